@@ -11,7 +11,8 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 SETUP  := VENV=$(abspath $(VENV)) $(PYTHON) -I edgewb/_setup.py
-export CHROMIUM PLOTLY_RENDERER = plotly_mimetype
+export PLOTLY_RENDERER = plotly_mimetype
+export CHROMIUM
 
 .PHONY: lab test bench docs clean distclean
 
