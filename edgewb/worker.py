@@ -68,13 +68,15 @@ class Worker:
         self.name = name
         self.dir = Path(tempfile.mkdtemp(prefix='edgewb-'))
         self.log_path = self.dir/'log.txt'
+        (self.dir/'stop').write_bytes(bytes(8))  # a word that both sides may map into memory
         self.conn, theirs = Pipe()
         code = f'from edgewb.worker import _main; _main({theirs.fileno()})'
         here = str(Path(core.__file__).parent.parent)
+        env = {'EDGEWB_WORKER_DIR': str(self.dir)} | (env or {})
         path = os.pathsep.join(p for p in (here, os.environ.get('PYTHONPATH')) if p)
         with open(self.log_path, 'wb') as log:
             self.proc = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                pass_fds=[theirs.fileno()], start_new_session=True, env=os.environ | {'PYTHONPATH': path} | (env or {}))
+                pass_fds=[theirs.fileno()], start_new_session=True, env=os.environ | {'PYTHONPATH': path} | env)
         theirs.close()
         _open.add(self)
         self.send(target, kwargs)
@@ -117,13 +119,17 @@ def died(self: Worker) -> EngineDied:
 @patch
 def send(self: Worker, *message):
     "Send one message; `EngineDied` if the child is gone."
+    if self.conn.closed: raise EngineDied(f'{self.name} is closed: open it again.')
     try: self.conn.send(message)
     except (BrokenPipeError, ConnectionResetError, OSError): raise self.died() from None
 
 @patch
 def recv(self: Worker) -> tuple:
     "The child's next message; an error sent by the child is raised here, and its death is an `EngineDied`."
-    try: m = self.conn.recv()
+    if self.conn.closed: raise EngineDied(f'{self.name} is closed: open it again.')
+    try:
+        while not self.conn.poll(1): pass  # an interrupt falls here, not between the halves of a message
+        m = self.conn.recv()
     except (EOFError, ConnectionResetError, OSError): raise self.died() from None
     if m[0] == 'error': _raise(*m[1:])
     return m
@@ -147,7 +153,7 @@ def close(self: Worker,
 
 @patch
 def __del__(self: Worker):
-    if hasattr(self, 'proc') and self in _open: self.close(0.2)
+    if hasattr(self, 'proc') and self.proc.returncode is None: self.close(0.2)
 
 @atexit.register
 def _close_all():
