@@ -25,11 +25,11 @@ test:
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench:
-	@$(SETUP) test
+	@$(SETUP) dev
 	@set -e; for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b $(ARGS); done
 
 docs:
-	@$(SETUP) lab
+	@$(SETUP) dev
 	@$(BIN)/python -m edgewb.docs $(ARGS)
 
 clean:

@@ -1,1 +1,50 @@
+"""A Jupyter-first workbench for running Gemma 4 on edge hardware.
+
+`import edgewb` loads no engine and next to nothing else: each name below is fetched from its module when it is first used.
+"""
 __version__ = "0.1.0"
+
+import sys as _sys
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+_PUBLIC = {
+    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild Unsupported PromptTooLong NotEnoughMemory EngineDied PromptMismatch',
+    'hardware': 'Hardware detect',
+    'weights': 'Build build engines formats models',
+    'session': 'Reply Session Target Token generate load stream',
+    'compare': 'Comparison compare',
+    'widgets': 'CompareWidget load_ipython_extension',
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+__all__ = ['__version__', *_HOME]
+
+if _TYPE_CHECKING:
+    from .core import (EdgewbError, UnknownModel, UnknownEngine, UnknownFormat, BadBuild, Unsupported, PromptTooLong, NotEnoughMemory,
+                       EngineDied, PromptMismatch)
+    from .hardware import Hardware, detect
+    from .weights import Build, build, engines, formats, models
+    from .session import Reply, Session, Target, Token, generate, load, stream
+    from .compare import Comparison, compare
+    from .widgets import CompareWidget, load_ipython_extension
+
+
+def __getattr__(name):
+    if name not in _HOME: raise AttributeError(f"module 'edgewb' has no attribute '{name}'")
+    return getattr(_import_module(f'edgewb.{_HOME[name]}'), name)
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})
+
+
+class _Package(_ModuleType):
+    "`edgewb.compare` is the function also after the module of that name was imported, when Python would put the module there."
+    @property
+    def compare(self): return _import_module('edgewb.compare').compare
+    @compare.setter
+    def compare(self, module): pass
+
+
+_sys.modules[__name__].__class__ = _Package

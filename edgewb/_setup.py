@@ -1,6 +1,7 @@
 """What `make` does before anything else: the environment that the workbench runs in.
 
-`python -I edgewb/_setup.py lab` makes .venv with what running needs, `test` adds what the tests need (and a Chromium).
+`python -I edgewb/_setup.py lab` makes .venv with what running needs, `dev` adds what tests and documentation need,
+`test` a Chromium on top.
 Written by hand, standard library only: it runs before anything is installed. A second call finds its stamp and ends at once.
 """
 import hashlib, json, os, platform, re, shutil, subprocess, sys, threading, time
@@ -89,7 +90,7 @@ def requirements(group):
     ini = ConfigParser()
     ini.read(ROOT / 'settings.ini', encoding='utf8')
     own = ini['DEFAULT']
-    return own['requirements'].split() + (own['dev_requirements'].split() if group == 'test' else [])
+    return own['requirements'].split() + (own['dev_requirements'].split() if group == 'dev' else [])
 
 
 def pip(*args):
@@ -139,7 +140,7 @@ def stamp(group):
 
 
 def prepare(group):
-    "Make or complete .venv for `group`: 'lab' or 'test'."
+    "Make or complete .venv for `group`: 'lab', or 'dev' with what tests and documentation need besides."
     if stamp(group).exists(): return
     check_python()
     wanted = requirements(group)
@@ -161,11 +162,11 @@ def prepare(group):
     steps.run(f'{len(rest)} packages: JupyterLab, Transformers, OpenVINO and others', pip('install', torch, *rest))
     steps.run('llama.cpp, compiled for this CPU', pip('install', '--verbose', llama),
               "It needs a C++ compiler; CMake and Ninja come from PyPI.")
-    extra = '[dev]' if group == 'test' else ''
+    extra = '[dev]' if group == 'dev' else ''
     steps.run('edgewb itself', pip('install', '--editable', f'{ROOT}{extra}'))
     for old in VENV.glob(f'.ready-{group}-*'): old.unlink()
     stamp(group).touch()
-    if group == 'test': stamp('lab').touch()
+    if group == 'dev': stamp('lab').touch()
     print(f'Ready after {clock(time.monotonic() - steps.t0)}.\n', flush=True)
 
 
@@ -191,8 +192,8 @@ def chromium():
 
 if __name__ == '__main__':
     try:
-        group = sys.argv[1] if len(sys.argv) > 1 else 'lab'
-        prepare(group)
-        if group == 'test': chromium()
+        wish = sys.argv[1] if len(sys.argv) > 1 else 'lab'
+        prepare('lab' if wish == 'lab' else 'dev')
+        if wish == 'test': chromium()
     except KeyboardInterrupt:
         stop('stopped. Call make again to go on where this ended.')

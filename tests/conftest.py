@@ -1,0 +1,15 @@
+"The order of the tests, cheapest first, and what every test runs under."
+import os
+from pathlib import Path
+
+# Figures are stored as data; with Plotly's default every notebook would carry five megabytes of JavaScript.
+os.environ['PLOTLY_RENDERER'] = 'plotly_mimetype'
+
+LATE = {'test_notebooks.py': 2, 'browser': 3}  # whole notebooks after single tests, a real browser last
+
+
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        parts = Path(item.path).parts
+        return max((r for name, r in LATE.items() if name in parts), default=0 if parts[-1].startswith('test_project') else 1)
+    items.sort(key=rank)
