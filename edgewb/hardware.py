@@ -274,13 +274,15 @@ def _hashing(seconds: float, _: int) -> int:
 
 def core_scaling(
     threads: Iterable[int] = (), # how many at once; 1, 2, 4, ... up to the usable cores when not given
-    seconds: float = 0.2,        # for each
+    seconds: float = 0.1,        # for each, three times
 ) -> dict[int, float]:           # threads -> work in the same time, relative to one thread
     "Measure what more threads add on this machine, now. It measures arithmetic, not memory bandwidth."
     from concurrent.futures import ThreadPoolExecutor
     most = int(detect().usable or 1)
-    counts = list(threads) or sorted({*(2**i for i in range(8) if 2**i < most), most})
+    counts = sorted({1, *(threads or [2**i for i in range(8) if 2**i < most] + [most])})
     def work(n):
         with ThreadPoolExecutor(n) as pool: return sum(pool.map(partial(_hashing, seconds), range(n)))
-    one = work(1)
-    return {n: round(work(n)/one, 2) for n in counts}
+    done = {n: [] for n in counts}
+    for _ in range(3): # in turn, so that a neighbour who comes and goes disturbs all of them alike
+        for n in counts: done[n].append(work(n))
+    return {n: round(sorted(d)[1]/sorted(done[1])[1], 2) for n, d in done.items()}
