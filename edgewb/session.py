@@ -22,6 +22,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from . import core, weights
+from .hardware import detect
 from .core import EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
 from .weights import Build, check_format, engine_module
 from .worker import Worker, _error
@@ -234,10 +235,10 @@ def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
         except (BrokenPipeError, ConnectionResetError): raise
         except Exception as e: conn.send(('error', *_error(e)))
 
-# %% ../nbs/04_session.ipynb #d8731f6f
+# %% ../nbs/04_session.ipynb #d4f48259
 def usable_cores() -> int:
-    "Cores that this process may run on."
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    "Cores that this process may use: affinity and control group counted."
+    return max(1, int(detect().usable or 1))
 
 def check_memory(
     build: Build, # what shall be loaded

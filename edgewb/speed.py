@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['Samples', 'Speed', 'order', 'measure', 'busy']
 
-# %% ../nbs/09_speed.ipynb #677a4555
-import os
+# %% ../nbs/09_speed.ipynb #8fe02fa8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -75,10 +74,12 @@ def measure(
             if r: result[i].add(reply)
     return result
 
-# %% ../nbs/09_speed.ipynb #7f5052bd
-def busy() -> str|None:
-    "A sentence if other work takes a good part of this machine right now; None if it is quiet or the system doesn't tell."
-    if not hasattr(os, 'getloadavg'): return None
-    from edgewb.session import usable_cores
-    load, cores = os.getloadavg()[0], usable_cores()
-    return f'the machine is busy (load {load:.1f} on {cores} cores): these figures are lower than they would be alone' if load > cores*.6 else None
+# %% ../nbs/09_speed.ipynb #770e97f2
+def busy(
+    seconds: float = .3, # to look
+    limit: float = 15.,  # percent of all cores that may be in use
+) -> str|None:           # a sentence; None if the machine is quiet
+    "Whether other work takes a good part of this machine right now. To be asked while the sessions are idle."
+    import psutil
+    used = psutil.cpu_percent(seconds)
+    return f'the machine is busy (others use {used:.0f}% of it): speeds are lower than they would be alone' if used > limit else None
