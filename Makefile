@@ -26,7 +26,7 @@ test:
 
 bench:
 	@$(SETUP) dev
-	@set -e; for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b $(ARGS); done
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 docs:
 	@$(SETUP) dev
