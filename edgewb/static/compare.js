@@ -152,7 +152,7 @@ class View {
       onkeydown: (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey || e.shiftKey)) { e.preventDefault(); this.go(); } } });
     this.runs = button("Run", "Run all lanes", () => this.go());
     this.stops = button("Stop all", "Stop all lanes", () => model.send({ t: "stop" }));
-    this.measures = button("Measure undisturbed", "Measure undisturbed, one target at a time", () => model.send({ t: "measure" }));
+    this.measures = button("Measure undisturbed", "Measure undisturbed, one target at a time", () => model.send({ t: "measure", prompt: this.prompt.value }));
     this.status = h("span", { class: "ewb-status", role: "status", "aria-live": "polite" });
     this.figures = h("div", { class: "ewb-table" });
     this.card = h("div", { class: "ewb-card", role: "tooltip", id: `${this.id}-card`, hidden: "" });

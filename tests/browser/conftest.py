@@ -136,7 +136,7 @@ class Lab:
         page.on('pageerror', lambda e: page.problems.append(str(e)))
         page.on('console', lambda m: page.problems.append(m.text) if m.type == 'error' else None)
         page.on('request', lambda r: page.requests.append(r.url))
-        page.goto(f'{self.url}/lab/tree/{name}?token={self.token}')
+        page.goto(f'{self.url}/lab/tree/{name}?reset&token={self.token}')
         self.ready(page)
         return page
 

@@ -150,7 +150,7 @@ def test_the_figures_table(view):
     page.evaluate('model.change("state", "done")')
     settle(page)
     page.get_by_role('button', name='Measure undisturbed').click()
-    assert sent(page, 'measure') == [dict(t='measure')]
+    assert sent(page, 'measure') == [dict(t='measure', prompt='Say hello')]
 
 
 def test_an_error_stays_in_its_lane(view):
