@@ -43,7 +43,7 @@ def figure_html(
 ) -> str:
     "An interactive figure that loads nothing but `script`."
     import plotly.io as pio
-    config = {'plotlyServerURL': '', 'displaylogo': False, 'responsive': True}
+    config = {'plotlyServerURL': '', 'displayModeBar': False, 'responsive': True}
     return pio.to_html({'data': fig['data'], 'layout': fig['layout']}, config=config, full_html=False,
                        include_plotlyjs=script, validate=False)
 
@@ -61,15 +61,14 @@ def static_outputs(
 # %% ../nbs/22_docs.ipynb #a4fd26ff
 _MATH = re.compile(r'(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\d$])', re.S)
 
-def _mathml(text: str) -> tuple[str, list[str]]:
-    "Markdown with each formula replaced by a mark, and the formulas as MathML."
+def _mathml(text: str, done: list[str]) -> str:
+    "Markdown with each formula replaced by a mark; the formulas, as MathML, are added to `done`."
     from latex2mathml.converter import convert
-    done = []
     def one(m):
         if m[1]: return m[1]
         done.append(convert(m[2] or m[3], display='block' if m[2] else 'inline'))
-        return f'MATH{len(done) - 1}HTAM'
-    return _MATH.sub(one, text), done
+        return f'\ue000{len(done) - 1}\ue001' # characters that no text has
+    return _MATH.sub(one, text)
 
 # %% ../nbs/22_docs.ipynb #7073936e
 @dataclass
@@ -155,16 +154,14 @@ def body_html(
 ) -> str:
     "The page's cells as HTML, each with its cell id as anchor."
     import nbformat
-    out = []
-    for cell in visible(page.nb):
-        cell, formulas = json.loads(json.dumps(cell)), []
-        if cell['cell_type'] == 'markdown': cell['source'], formulas = _mathml(cell['source'])
-        static_outputs(cell, page.up + 'plotly.min.js')
-        nb = nbformat.reads(json.dumps({**page.nb, 'metadata': {}, 'cells': [cell]}), as_version=4)
-        part, _ = _exporter().from_notebook_node(nb)
-        part = re.sub(r'MATH(\d+)HTAM', lambda m: formulas[int(m[1])], part) if formulas else part
-        out.append(f'<a id="{cell["id"]}"></a>\n{part.strip()}')
-    return linked('\n'.join(out), page, pages)
+    cells, formulas = json.loads(json.dumps(visible(page.nb))), []
+    for c in cells:
+        if c['cell_type'] == 'markdown': c['source'] = _mathml(c['source'], formulas)
+        static_outputs(c, page.up + 'plotly.min.js')
+    nb = nbformat.reads(json.dumps({**page.nb, 'metadata': {}, 'cells': cells}), as_version=4)
+    body, _ = _exporter().from_notebook_node(nb)
+    body = re.sub('\ue000(\\d+)\ue001', lambda m: formulas[int(m[1])], body).replace('id="cell-id=', 'id="')
+    return linked(body, page, pages)
 
 # %% ../nbs/22_docs.ipynb #e03026ff
 def page_html(
