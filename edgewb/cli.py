@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['Progress', 'compare', 'lab_command', 'lab', 'models', 'formats', 'versions', 'parser', 'main']
 
-# %% ../nbs/21_cli.ipynb #f5017166
-import argparse, json, os, platform, subprocess, sys, time
+# %% ../nbs/21_cli.ipynb #2f26fb6c
+import argparse, json, os, platform, signal, subprocess, sys, time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from . import weights
+from typing import Any
+from . import weights, worker
 from .core import EdgewbError, settings
 from .hardware import detect
 
@@ -72,7 +73,7 @@ def lab(
         print(flush=True)
     env = {**os.environ, 'PLOTLY_RENDERER': 'plotly_mimetype', 'JUPYTER_PREFER_ENV_PATH': '1'}
     command = lab_command(tour, root, args.extra)
-    if os.name == 'posix': os.execve(command[0], command, env)
+    if os.name == 'posix': os.execve(command[0], command, env) # nothing of ours is left to clean up
     return subprocess.call(command, env=env)
 
 # %% ../nbs/21_cli.ipynb #ec4daf54
@@ -122,19 +123,27 @@ def parser() -> argparse.ArgumentParser:
     sub('version', versions, 'versions of edgewb and of the engines')
     return top
 
+# %% ../nbs/21_cli.ipynb #759f2328
+def _end_now(signum: int, frame: Any) -> None:
+    for w in list(worker._open): w.close(0.3)
+    try: sys.stdout.flush()
+    except OSError: pass
+    os._exit(128 + signum)
+
 # %% ../nbs/21_cli.ipynb #99103f0c
 def main(
     argv: Sequence[str]|None = None, # the command line's, when not given
 ) -> int:                            # exit status
     "The `edgewb` command. 0: done; 1: done in part; 2: one sentence on standard error; 130: interrupted."
+    if argv is None: # the command itself, and not a call from Python, which keeps its own signals
+        for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, _end_now)
     top = parser()
     args, args.extra = top.parse_known_args(argv)
-    if args.extra and args.run is not lab: top.error(f"unknown argument {args.extra[0]}")
+    if args.extra and args.run is not lab: top.error(f'unknown argument {args.extra[0]}')
     try: return args.run(args)
     except EdgewbError as e:
         print(f'edgewb: {e}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt: return 130
     except BrokenPipeError: # the reader of the pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
