@@ -12,7 +12,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 SETUP  := VENV=$(abspath $(VENV)) $(PYTHON) -I edgewb/_setup.py
 export PLOTLY_RENDERER = plotly_mimetype
-export CHROMIUM
+export EDGEWB_CHROMIUM
 
 .PHONY: lab test bench docs clean distclean
 

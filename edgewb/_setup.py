@@ -171,7 +171,7 @@ def prepare(group):
 
 
 def find_chromium():
-    return next((p for c in (os.environ.get('CHROMIUM') or '', *CHROMIUMS) if c and (p := shutil.which(c))), None)
+    return next((p for c in (os.environ.get('EDGEWB_CHROMIUM') or '', *CHROMIUMS) if c and (p := shutil.which(c))), None)
 
 
 def chromium():
@@ -186,7 +186,7 @@ def chromium():
         print(flush=True)
     if not find_chromium():
         print('edgewb: no Chromium found, so the browser tests will fail. Install one (Debian: apt-get install chromium; '
-              'Ubuntu: snap install chromium; macOS: brew install --cask chromium) or name it: make test CHROMIUM=/path/to/chrome',
+              'Ubuntu: snap install chromium; macOS: brew install --cask chromium) or name it: make test EDGEWB_CHROMIUM=/path/to/chrome',
               flush=True)
 
 

@@ -1,9 +1,15 @@
 "The order of the tests, cheapest first, and what every test runs under."
-import os
+import importlib.util, os
 from pathlib import Path
 
 # Figures are stored as data; with Plotly's default every notebook would carry five megabytes of JavaScript.
 os.environ['PLOTLY_RENDERER'] = 'plotly_mimetype'
+
+# The browser that `make test` found or installed; a test file must not find another one.
+spec = importlib.util.spec_from_file_location('edgewb_setup', Path(__file__).parents[1]/'edgewb'/'_setup.py')
+setup_script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(setup_script)
+if browser := setup_script.find_chromium(): os.environ['EDGEWB_CHROMIUM'] = browser
 
 LATE = {'test_notebooks.py': 2, 'browser': 3}  # whole notebooks after single tests, a real browser last
 

@@ -255,6 +255,28 @@ def test_set_up_takes_the_default_torch_where_there_is_a_gpu(setup_script, monke
     assert setup_script.torch_source('torch==2.13.0')[0] == []
 
 
+@pytest.fixture()
+def no_chromium(setup_script, monkeypatch):
+    "A Debian machine without a browser; what would be run is listed instead."
+    ran = []
+    monkeypatch.setattr(setup_script, 'find_chromium', lambda: None)
+    monkeypatch.setattr(setup_script.Steps, 'run', lambda self, title, command, hint='', **env: ran.append(command))
+    monkeypatch.setattr(setup_script.shutil, 'which', lambda c: '/usr/bin/apt-get' if c == 'apt-get' else None)
+    return ran
+
+
+def test_set_up_installs_the_distributions_chromium_where_it_may(setup_script, no_chromium, monkeypatch):
+    monkeypatch.setattr(setup_script.os, 'geteuid', lambda: 0)
+    setup_script.chromium()
+    assert no_chromium == [['apt-get', 'update'], ['apt-get', 'install', '--yes', '--no-install-recommends', 'chromium']]
+
+
+def test_set_up_says_how_to_get_a_chromium_where_it_may_not(setup_script, no_chromium, monkeypatch, capsys):
+    monkeypatch.setattr(setup_script.os, 'geteuid', lambda: 1000)
+    setup_script.chromium()
+    assert no_chromium == [] and 'apt-get install chromium' in capsys.readouterr().out
+
+
 def test_set_up_stops_early_without_a_compiler(setup_script, monkeypatch):
     monkeypatch.delenv('CXX', raising=False)
     monkeypatch.setattr(setup_script.shutil, 'which', lambda _: None)
