@@ -222,12 +222,12 @@ def _linux(root: Path) -> dict:
 # %% ../nbs/01_hardware.ipynb #61e9e52b
 def _mac() -> dict:
     import psutil
-    out = subprocess.run(['sysctl', '-a'], capture_output=True, text=True).stdout
+    out = subprocess.run(['sysctl', '-a'], capture_output=True, text=True, errors='replace').stdout
     ctl = dict(re.findall(r'^([\w.]+): (.*)$', out, re.M))
     have = {k.rpartition('.')[2].removeprefix('FEAT_').lower() for k, v in ctl.items() if k.startswith('hw.optional.') and v == '1'}
     intel = (ctl.get('machdep.cpu.features', '') + ' ' + ctl.get('machdep.cpu.leaf7_features', '')).lower().split()
     spelled = {'neon': 'asimd', 'advsimd': 'asimd', 'fp16': 'asimdhp', 'dotprod': 'asimddp', 'i8mm': 'i8mm', 'bf16': 'bf16', 'sme': 'sme',
-               'avx2_0': 'avx2', 'f16c': 'f16c', 'avx512f': 'avx512f', 'avx512bw': 'avx512bw', 'avx512vl': 'avx512vl', 'avx512dq': 'avx512dq'}
+               'avx2': 'avx2', 'f16c': 'f16c', 'avx512f': 'avx512f', 'avx512bw': 'avx512bw', 'avx512vl': 'avx512vl', 'avx512dq': 'avx512dq'}
     size = lambda k: int(ctl.get(k) or 0)
     caches = (('L1d', size('hw.l1dcachesize')), ('L2', size('hw.l2cachesize')), ('L3', size('hw.l3cachesize')))
     return dict(cpu=ctl.get('machdep.cpu.brand_string'), board=ctl.get('hw.model'), physical=size('hw.physicalcpu') or None,

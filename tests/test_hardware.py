@@ -1,0 +1,107 @@
+"Machines that are not here, from what their operating systems would say."
+import platform, subprocess, sys, types
+import pytest
+from edgewb import hardware
+from edgewb.hardware import Hardware, detect
+
+CORE = 'processor\t: {}\nFeatures\t: {}\nCPU implementer\t: 0x41\nCPU part\t: {}\n\n'
+
+
+def put(root, files):
+    "Write some files of a Linux machine and describe it."
+    for name, text in files.items():
+        (root/name).parent.mkdir(parents=True, exist_ok=True)
+        (root/name).write_text(text)
+    return detect(root)
+
+
+def test_two_kinds_of_core_are_counted(tmp_path):
+    info = ''.join(CORE.format(i, 'fp asimd asimddp', '0xd05' if i < 4 else '0xd0b') for i in range(8))
+    hw = put(tmp_path, {'proc/cpuinfo': info})
+    assert hw.cpu == '4x Cortex-A55 + 4x Cortex-A76' and hw.logical == 8 and hw.isa == ('NEON', 'DOTPROD')
+
+
+def test_a_core_without_a_name_keeps_its_numbers(tmp_path):
+    assert put(tmp_path, {'proc/cpuinfo': CORE.format(0, 'asimd', '0xfff').replace('0x41', '0x61')}).cpu == '1x Arm core 0x61/0xfff'
+
+
+def test_threads_of_one_core_are_one_core(tmp_path):
+    flags = 'vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) i5\nflags\t: fpu avx2 f16c\n\n'
+    top = 'sys/devices/system/cpu/cpu{}/topology/thread_siblings_list'
+    hw = put(tmp_path, {'proc/cpuinfo': ''.join(f'processor\t: {i}\n{flags}' for i in range(4)),
+                        **{top.format(i): f'{i % 2},{i % 2 + 2}\n' for i in range(4)}})
+    assert (hw.cpu, hw.physical, hw.logical, hw.virtual) == ('Intel Core i5', 2, 4, False)
+
+
+def test_the_tightest_of_nested_limits_counts(tmp_path):
+    hw = put(tmp_path, {'proc/meminfo': 'MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n', 'proc/self/cgroup': '0::/a/b\n',
+                        'sys/fs/cgroup/a/cpu.max': '150000 100000', 'sys/fs/cgroup/a/b/cpu.max': 'max 100000',
+                        'sys/fs/cgroup/a/memory.max': '1073741824', 'sys/fs/cgroup/a/memory.current': '1000000000',
+                        'sys/fs/cgroup/a/b/memory.max': 'max'})
+    assert hw.usable == 1.5 and hw.memory_limit == 2**30 and hw.available == 2**30 - 1_000_000_000
+
+
+def test_a_limit_above_the_memory_is_none(tmp_path):
+    hw = put(tmp_path, {'proc/meminfo': 'MemTotal: 1024 kB\nMemAvailable: 512 kB\n', 'proc/self/cgroup': '4:memory:/\n',
+                        'sys/fs/cgroup/memory/memory.limit_in_bytes': '9223372036854771712'})
+    assert hw.memory_limit is None and hw.available == 512*1024
+
+
+def test_nothing_readable_is_not_known():
+    hw = Hardware()
+    assert hw.busy is None and hw.fingerprint and 'unknown' in repr(hw) and 'none found' in hw._repr_html_()
+
+
+def test_what_changes_by_the_minute_is_not_in_the_fingerprint():
+    same = dict(cpu='x', logical=4, memory=2**33)
+    assert Hardware(**same, load=0.1, available=5).fingerprint == Hardware(**same, load=9.0, available=7, python='3.13').fingerprint
+    assert Hardware(**same).fingerprint != Hardware(**{**same, 'logical': 8}).fingerprint
+
+
+def test_names_are_text_in_html():
+    assert '<b>' not in Hardware(cpu='<b>x</b>')._repr_html_()
+
+
+@pytest.mark.parametrize('load, cores, busy', [(0.4, 2, False), (0.6, 2, True), (0.9, 64, False), (7, 64, True)])
+def test_busy(load, cores, busy): assert Hardware(load=load, usable=cores).busy is busy
+
+
+APPLE = '''machdep.cpu.brand_string: Apple M2
+hw.model: Mac14,2
+hw.physicalcpu: 8
+hw.logicalcpu: 8
+hw.memsize: 17179869184
+hw.l1dcachesize: 65536
+hw.l2cachesize: 4194304
+hw.optional.neon: 1
+hw.optional.arm.FEAT_FP16: 1
+hw.optional.arm.FEAT_DotProd: 1
+hw.optional.arm.FEAT_I8MM: 1
+hw.optional.arm.FEAT_BF16: 1
+hw.optional.arm.FEAT_SME: 0
+'''
+INTEL = '''machdep.cpu.brand_string: Intel(R) Core(TM) i7
+machdep.cpu.features: FPU VME F16C AVX1.0
+machdep.cpu.leaf7_features: AVX2 BMI1
+hw.physicalcpu: 4
+hw.logicalcpu: 8
+hw.memsize: 17179869184
+'''
+
+
+@pytest.mark.parametrize('said, arch, isa, gpu', [
+    (APPLE, 'arm64', ('NEON', 'FP16', 'DOTPROD', 'I8MM', 'BF16'), ('Apple GPU (Metal)',)),
+    (INTEL, 'x86_64', ('AVX2', 'F16C'), ())], ids=['Apple', 'Intel'])
+def test_macos(monkeypatch, said, arch, isa, gpu):
+    monkeypatch.setattr(subprocess, 'run', lambda *a, **k: types.SimpleNamespace(stdout=said))
+    monkeypatch.setattr(platform, 'machine', lambda: arch)
+    facts = hardware._mac()
+    assert (facts['isa'], facts['accelerators'], facts['memory']) == (isa, gpu, 2**34)
+    assert Hardware(**facts).caches == facts['caches']
+
+
+def test_this_machine():
+    hw = detect()
+    assert hw.logical and hw.memory and hw.usable <= hw.logical and hw.os and hw.fingerprint == detect().fingerprint
+    assert all(len(line) < 200 for line in repr(hw).splitlines())
+    if sys.platform == 'linux': assert hw.available <= hw.memory and hw.busy in (True, False)
