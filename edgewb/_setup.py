@@ -154,7 +154,8 @@ def prepare(group):
           'about five minutes on two cores.', flush=True)
     VENV.mkdir(parents=True, exist_ok=True)
     LOG.write_text('', encoding='utf8')
-    steps.run('Python environment', [sys.executable, '-m', 'venv', VENV] if not PYTHON.exists() else [PYTHON, '--version'],
+    whole = PYTHON.exists() and subprocess.run(list(map(str, pip('--version'))), capture_output=True).returncode == 0
+    steps.run('Python environment', pip('--version') if whole else [sys.executable, '-m', 'venv', VENV],
               'On Debian and Ubuntu, venv is a package of its own: apt-get install python3-venv')
     source, phrase = torch_source(torch)
     steps.run(f'PyTorch ({phrase})', pip('install', *source, torch))

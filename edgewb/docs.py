@@ -49,8 +49,8 @@ def figure_html(
 
 # %% ../nbs/22_docs.ipynb #3e609f77
 def static_outputs(
-    cell: dict, # changed in place; nbdev applies this to every cell when Quarto builds the pages (`doc_procs`)
-    script: str = 'plotly.min.js',
+    cell: dict,  # changed in place
+    script: str, # where the page finds plotly.min.js
 ) -> None:
     "Replace what needs a kernel or JupyterLab by what a browser shows."
     for out in cell.get('outputs') or []:
