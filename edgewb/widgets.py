@@ -423,7 +423,7 @@ def __repr__(self: CompareWidget) -> str:
 def _repr_mimebundle_(self: CompareWidget, **kwargs) -> dict:
     "The widget for a live page, the table for every other reader."
     view = {'application/vnd.jupyter.widget-view+json': dict(version_major=2, version_minor=0, model_id=self.model_id)}
-    return {'text/plain': repr(self), 'text/html': self._repr_html_(), **view}
+    return {'text/plain': repr(self), 'text/html': self._repr_html_()} | (view if _kernel() else {})
 
 def _kernel():
     "The kernel's shell, or None where no page can be listening."
@@ -434,11 +434,10 @@ def _kernel():
 @patch
 def _ipython_display_(self: CompareWidget) -> None:
     "Show the widget, and below it the static copy that it hides while it lives."
-    bundle = self._repr_mimebundle_()
-    if _kernel() is None: return display(bundle, raw=True)
-    static = {'text/html': bundle.pop('text/html'), 'text/plain': ''}
-    bundle['text/plain'] = f'CompareWidget of {len(self._lanes)} targets'
-    display(bundle, raw=True)
+    if _kernel() is None: raise NotImplementedError  # IPython then takes the mime bundle
+    view, static = self._repr_mimebundle_(), {'text/html': self._repr_html_(), 'text/plain': repr(self)}
+    del view['text/html']
+    display(view | {'text/plain': f'CompareWidget of {len(self._lanes)} targets'}, raw=True)
     display(static, raw=True, display_id=self.twin)
     self._shown = True
 

@@ -50,11 +50,12 @@ class Lane {
     this.note = h("p", { class: "ewb-note", hidden: "" });
     this.departs = h("span", { class: "ewb-departs" });
     this.stop = button("Stop", `Stop ${facts.name}`, () => view.model.send({ t: "stop", i }));
+    this.area = document.createElementNS(SVG, "path");
     this.path = document.createElementNS(SVG, "path");
     const spark = document.createElementNS(SVG, "svg");
     for (const [k, v] of Object.entries({ class: "ewb-spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" }))
       spark.setAttribute(k, v);
-    spark.append(this.path);
+    spark.append(this.area, this.path);
     // The log is read out token by token if it is live; the status line speaks for it instead.
     this.log = h("div", { class: "ewb-log", role: "log", tabindex: "0", "aria-live": "off", "aria-label": `Text of ${facts.name}`,
       onscroll: () => { this.pinned = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 24; },
@@ -116,16 +117,19 @@ class Lane {
     spot.dataset.mark = `◆${dep}`;
   }
 
-  /** Rate over time. All lanes share both axes, so a glance compares them: higher is faster, shorter is sooner done. */
-  spark(seconds_, top) {
+  /** Rate over time; the area below is the number of tokens. All lanes share both axes, so a glance compares them. */
+  spark(long, top) {
     const n = this.toks.length, step = Math.max(2, Math.ceil(n / 40));
-    let d = "";
+    let d = "", x0 = 0, x1 = 0;
     for (let a = 0; a + step < n; a += step) {
       const t0 = this.toks[a][3], t1 = this.toks[a + step][3];
-      const y = 19 - 18 * Math.min(1, step / (t1 - t0) / top);
-      d += `${d ? "L" : `M${(100 * t0 / seconds_).toFixed(1)} ${y.toFixed(1)}L`}${(100 * t1 / seconds_).toFixed(1)} ${y.toFixed(1)}`;
+      const y = (20 - 19 * Math.min(1, step / (t1 - t0) / top)).toFixed(1);
+      x1 = (100 * t1 / long).toFixed(1);
+      if (!d) { x0 = (100 * t0 / long).toFixed(1); d = `M${x0} ${y}`; }
+      d += `L${x1} ${y}`;
     }
     this.path.setAttribute("d", d);
+    this.area.setAttribute("d", d && `${d}L${x1} 20L${x0} 20Z`);
   }
 
   /** Arrow keys walk the tokens, so the alternatives need no mouse. */

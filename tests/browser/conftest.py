@@ -129,9 +129,9 @@ class Lab:
         kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
         (self.work / name).write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
 
-    def open(self, browser, name: str, width=1280, height=1000):
+    def open(self, browser, name: str, width=1280, height=1000, scale=1):
         "A page with the notebook open and its kernel idle; `page.problems` collects errors and every foreign request."
-        page = browser.new_page(viewport=dict(width=width, height=height))
+        page = browser.new_page(viewport=dict(width=width, height=height), device_scale_factor=scale)
         page.problems, page.requests = [], []
         page.on('pageerror', lambda e: page.problems.append(str(e)))
         page.on('console', lambda m: page.problems.append(m.text) if m.type == 'error' else None)

@@ -67,6 +67,20 @@ def test_stop_one_while_the_others_go_on(lab, page):
     assert [text(p, n) for n in ('torch:f32', 'llama.cpp:Q4_K_M', 'openvino:int8')] == made
 
 
+def test_real_engines_from_the_cell_magic(lab, page):
+    p = page('%load_ext edgewb', '%%compare torch:f32 llama.cpp:Q2_K openvino:int8 --max-tokens 24\nWhat is 17 + 25?')
+    names = 'torch:f32', 'llama.cpp:Q2_K', 'openvino:int8'
+    for name in names: state(p, name, 'done', timeout=500)
+    replies = lab.value(p, '[r.text for r in _.replies]')
+    assert [text(p, n) for n in names] == replies and all(replies)
+    p.get_by_role('button', name='Measure undisturbed').click()
+    table = p.locator('.ewb-table table')
+    table.wait_for(timeout=500_000)
+    assert table.get_by_role('rowheader').all_inner_texts() == list(names)
+    assert 'decode tok/s' in table.inner_text() and 'one target at a time' in table.inner_text()
+    lab.value(p, 'bool(_.close())')
+
+
 def test_departure_and_alternatives(lab, page):
     p = page(FAKES, 'w = CompareWidget("Tell me of rivers", sessions, max_tokens=40)\nw')
     state(p, 'llama.cpp:Q4_K_M', 'done')

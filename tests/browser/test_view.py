@@ -69,7 +69,7 @@ def test_departure_is_marked_by_glyph_line_and_colour(view):
     push(page, facts(0, 0, ['a', 'b', 'c', 'd']), facts(1, 0, ['a', 'b', 'X', 'Y'], dep=2, rel='◆ departs at token 2'))
     settle(page)
     style = lambda n: log(page, 1).locator('.ewb-t').nth(n).evaluate('''e => { const s = getComputedStyle(e), b = getComputedStyle(e, "::before");
-        return [s.textDecorationLine, s.textDecorationStyle, s.color, b.content]; }''')
+        return [s.textDecorationLine, s.textDecorationStyle, s.textDecorationColor, b.content]; }''')
     same, first, later = style(1), style(2), style(3)
     assert same[0] == 'none'
     assert first[:2] == ['underline', 'wavy'] and '◆2' in first[3]
