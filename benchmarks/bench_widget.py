@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'tests' / 'browser'))
-from conftest import Lab, launch
+from lab import Lab, launch
 
 SETUP = '''
 import time

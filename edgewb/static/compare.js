@@ -66,7 +66,7 @@ class Lane {
         this.departs),
       h("div", { class: "ewb-figures" }, h("span", {}, this.rate, h("span", { class: "ewb-unit" }, " tok/s")), spark),
       h("div", { class: "ewb-line" }, this.state, this.detail, this.stop),
-      this.log, this.note);
+      this.note, this.log);
   }
 
   clear() {
@@ -95,7 +95,7 @@ class Lane {
     this.el.dataset.state = state;
     this.state.textContent = state;
     this.rate.textContent = figure(tps);
-    this.detail.textContent = this.toks.length ? `${plural(this.toks.length, "token")} · first after ${seconds(ttft)}` : "";
+    this.detail.textContent = this.toks.length ? `${plural(this.toks.length, "token")} · TTFT ${seconds(ttft)}` : "";
     this.stop.enabled = active && state !== "stopping";
     this.log.setAttribute("aria-busy", String(active));
     this.note.hidden = !note;
@@ -160,12 +160,14 @@ class View {
     this.status = h("span", { class: "ewb-status", role: "status", "aria-live": "polite" });
     this.figures = h("div", { class: "ewb-table" });
     this.card = h("div", { class: "ewb-card", role: "tooltip", id: `${this.id}-card`, hidden: "" });
+    this.grid = h("div", { class: "ewb-lanes" }, ...this.lanes.map((lane) => lane.el));
     this.root = h("section", { class: "ewb", "aria-label": "Compare targets", "data-lm-suppress-shortcuts": "true" },
       h("div", { class: "ewb-top" }, this.prompt, h("div", { class: "ewb-buttons" }, this.runs, this.stops)),
-      h("div", { class: "ewb-lanes" }, ...this.lanes.map((lane) => lane.el)),
+      this.grid,
       h("div", { class: "ewb-foot" }, this.status, this.measures),
       this.figures, this.card);
-    this.root.style.setProperty("--ewb-n", this.lanes.length);
+    this.size = new ResizeObserver(() => this.columns());
+    this.size.observe(this.grid);
     const show = (e) => this.show(e.target.closest?.(".ewb-t"));
     this.root.addEventListener("mouseover", show);
     this.root.addEventListener("focusin", show);
@@ -193,6 +195,13 @@ class View {
   dispose() {
     for (const [event, f] of Object.entries(this.handlers)) this.model.off(event, f);
     cancelAnimationFrame(this.frame);
+    this.size.disconnect();
+  }
+
+  /** Rows of equal length: as few as the width allows, and four lanes never stand as three and one. */
+  columns() {
+    const n = this.lanes.length, most = Math.max(1, Math.floor((this.grid.clientWidth + 28) / (240 + 28)));
+    this.grid.style.gridTemplateColumns = `repeat(${Math.ceil(n / Math.ceil(n / most))}, minmax(0, 1fr))`;
   }
 
   go() {

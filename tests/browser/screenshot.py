@@ -7,7 +7,7 @@ import argparse, sys, tempfile, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Lab, launch
+from lab import Lab, launch
 
 REAL = '''from edgewb.widgets import CompareWidget
 w = CompareWidget({prompt!r}, {targets!r}, max_tokens={tokens})

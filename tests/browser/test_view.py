@@ -1,6 +1,9 @@
 """The widget's page half alone, in a real Chromium, over a fake model: seconds, no kernel."""
 import re
 
+import pytest
+from lab import chromium
+
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>'
 
 
@@ -190,3 +193,11 @@ def test_leaving_takes_the_listeners_along(view):
     assert page.evaluate('model.listeners()') > 0
     page.evaluate('clean()')
     assert page.evaluate('model.listeners()') == 0
+
+
+def test_a_missing_browser_is_said_not_skipped(monkeypatch):
+    monkeypatch.setenv('EDGEWB_CHROMIUM', '/no/such/chromium')
+    with pytest.raises(RuntimeError, match='EDGEWB_CHROMIUM=/no/such/chromium is not a program'): chromium()
+    monkeypatch.delenv('EDGEWB_CHROMIUM')
+    monkeypatch.setattr('shutil.which', lambda name: None)
+    with pytest.raises(RuntimeError, match='apt-get install'): chromium()
