@@ -123,6 +123,7 @@ _stopping = False # llama.cpp calls it an error when it is told to stop
 @cache
 def _library() -> Any:
     "llama_cpp's ctypes module, initialised, with its log taken over."
+    os.environ.setdefault('GGML_NO_BACKTRACE', '1') # else a debugger's backtrace buries the assert that it is about
     from llama_cpp import llama_cpp as C
     last = 2
     def log(level: int, text: bytes, _: Any):
@@ -416,9 +417,11 @@ def _start(self: Engine, np: Any):
     self._batch = C.llama_batch(n_tokens=0, token=self._ids.ctypes.data_as(kinds['token'])) # no positions: llama.cpp counts on from the cache
     self._flag_ptr = self._flags.ctypes.data_as(kinds['logits'])
     self._no_abort = C.ggml_abort_callback()
+    self._one_token = ctypes.c_int32()
+    self._one = C.llama_batch(n_tokens=1, token=ctypes.pointer(self._one_token))
     self._address, self._view = 0, None
-    self._logits_at = C._lib['llama_get_logits_ith'] # a prototype of our own: an address is enough
-    self._logits_at.argtypes, self._logits_at.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
+    self._bare_decode, self._bare_logits = C._lib['llama_decode'], C._lib['llama_get_logits_ith'] # prototypes of our own: arguments as they are
+    self._bare_decode.restype, self._bare_logits.restype = ctypes.c_int32, ctypes.c_void_p        # and an address for a result
 
 # %% ../nbs/06_engine_llamacpp.ipynb #96deaf1a
 @patch
@@ -524,7 +527,7 @@ def _run(self: Engine, ids: Any, all: bool, stop: Callable[[], bool]|None) -> li
 def _rows(self: Engine, first: int, n: int) -> Any:
     "A view on `n` rows of logits, the first of them that of the batch's token `first`."
     import numpy as np
-    at = self._logits_at(self._ctx, first)
+    at = self._bare_logits(ctypes.c_void_p(self._ctx), ctypes.c_int32(first))
     if not at: raise EdgewbError('llama.cpp gave no logits.')
     if n == 1 and at == self._address: return self._view
     view = np.ctypeslib.as_array((ctypes.c_float*(n*self.vocab_size)).from_address(at)).reshape(n, self.vocab_size)
@@ -588,15 +591,17 @@ def greedy(self: Engine,
     n: int,     # at most so many steps
 ) -> Iterator[int]:
     "Feed `token`, then each greedy choice, yielding every choice. The last one yielded is not in the cache. Ends at `n`, or with the context."
-    C, ctx, b, ids, past = self._C, self._ctx, self._batch, self._ids, self._past
-    decode, logits = C.llama_decode, self._rows
     if self._stale: self._restore(None)
-    for _ in range(min(n, self.n_ctx - self.pos)):
-        ids[0], b.n_tokens, b.logits = token, 1, None
-        if code := decode(ctx, b): raise EdgewbError(f'llama.cpp could not evaluate token {token} at position {self.pos} (code {code}): {_why()}')
-        past[self.pos] = token
+    n = min(n, self.n_ctx - self.pos)
+    if n < 1: return
+    decode, logits, ctx, last = self._bare_decode, self._bare_logits, ctypes.c_void_p(self._ctx), ctypes.c_int32(-1)
+    cell, one, past, at, largest = self._one_token, self._one, (ctypes.c_int32*self.n_ctx).from_buffer(self._past), 0, None
+    for _ in range(n):
+        cell.value = past[self.pos] = token
+        if code := decode(ctx, one): raise EdgewbError(f'llama.cpp could not evaluate token {token} at position {self.pos} (code {code}): {_why()}')
         self.pos += 1
-        token = int(logits(-1, 1).argmax())
+        if (now := logits(ctx, last)) != at: at, largest = now, self._rows(-1, 1)[0].argmax
+        token = int(largest())
         yield token
 
 # %% ../nbs/06_engine_llamacpp.ipynb #d8cc898f
@@ -617,7 +622,7 @@ def describe(self: Engine) -> dict[str, Any]:
     return dict(engine=NAME, version=version('llama-cpp-python'), llama_cpp=C.llama_version().decode(), commit=base.ggml_commit().decode(),
         ggml=base.ggml_version().decode(), features=re.findall(r'(\w+) = 1', info), model=buf.value.decode(),
         parameters=C.llama_model_n_params(self._model), bytes=C.llama_model_size(self._model), bpw=self.inventory.bpw, vocab=self.vocab_size,
-        threads=self.threads, threads_batch=s.threads_batch or self.threads, n_ctx=self.n_ctx, n_batch=s.n_batch, window=self._window,
+        threads=self.threads, threads_batch=s.threads_batch or self.threads, n_ctx=self.n_ctx, n_batch=s.n_batch, outputs=min(s.outputs, s.n_batch), window=self._window,
         n_ctx_train=C.llama_model_n_ctx_train(self._model), flash_attn=flash[-1] == 'enabled' if flash else s.flash_attn == 'on',
         cache_type_k=s.cache_type_k, cache_type_v=s.cache_type_v, swa_full=s.swa_full, mmap=s.use_mmap, repack=s.repack,
         amx='AMX model' in buffers, buffers=buffers)
