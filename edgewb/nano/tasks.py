@@ -36,6 +36,7 @@ class Item:
     keys: tuple        # what decides whether it is held out
     thought: str = ''  # worked steps; only asked for when thinking is on
     tools: tuple = ()  # functions that the model is offered
+    follow: tuple = () # further (question, answer) turns on the same text; training only
 
 # %% ../../nbs/nano/00_tasks.ipynb #598088fc
 def prompt(item: Item) -> str:
@@ -73,20 +74,16 @@ def _user(text): return ({'role': 'user', 'content': text},)
 
 # %% ../../nbs/nano/00_tasks.ipynb #b553b8ff
 def _sum(rng):
-    op = rng.choice('++--*')
-    if op == '*':
-        a, b = rng.randint(2, 9), rng.randint(2, 12)
-        return f'{a}*{b}', a*b
-    a, b = rng.randint(1, 60), rng.randint(1, 39)
+    op, a, b = rng.choice('+-'), rng.randint(1, 40), rng.randint(1, 20)
     if op == '-' and b > a: a, b = b, a
     return f'{a}{op}{b}', a + b if op == '+' else a - b
 
 @family
 def arithmetic(rng, level=1., many=False):
-    "Sums, differences and products, answered without intermediate steps."
+    "Sums and differences, answered without intermediate steps."
     qs = [_sum(rng) for _ in range(rng.randint(3, 8) if many else 1)]
     text = 'Work out ' + ', '.join(q for q, _ in qs) + '.' if many else rng.choice(['What is {}?', 'Work out {}.', '{}=?']).format(qs[0][0])
-    return Item('arithmetic', _user(text), ', '.join(str(v) for _, v in qs), tuple('arithmetic ' + q for q, _ in qs))
+    return Item('arithmetic', _user(text), ', '.join(f'{q}={v}' for q, v in qs) if many else str(qs[0][1]), tuple('arithmetic ' + q for q, _ in qs))
 
 # %% ../../nbs/nano/00_tasks.ipynb #d4ee04cb
 @family
@@ -151,8 +148,8 @@ def _edit(rng, xs, op):
 # %% ../../nbs/nano/00_tasks.ipynb #0c1b5aef
 @family
 def editing(rng, level=1., many=False):
-    "String edits on three to six letters."
-    xs = rng.sample(LETTERS, rng.randint(3, 4 + round(2*level)))
+    "String edits on three to five letters."
+    xs = rng.sample(LETTERS, rng.randint(3, 4 + round(level)))
     head, ys = _edit(rng, xs, rng.choice(['reverse', 'drop first', 'drop last', 'double', 'swap ends', 'replace', 'insert']))
     text = f"{head.capitalize()}: {' '.join(xs)}"
     return Item('editing', _user(text), ' '.join(ys), (text,))
@@ -163,7 +160,7 @@ DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAYS = 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split()
 
 def _weekday(rng):
-    w, n = rng.randrange(7), rng.randint(1, 13)
+    w, n = rng.randrange(7), rng.randint(1, 7)
     f = rng.choice(['Which weekday is {} days after {}?', '{} days after {} is which weekday?'])
     return f.format(n, WEEKDAYS[w]), WEEKDAYS[(w + n) % 7]
 
@@ -173,8 +170,8 @@ def _iso(rng, d, m, y):
     return f'Write {iso} in words.', f'{d} {MONTHS[m]} {y}'
 
 def _shift(rng, d, m):
-    n = rng.randint(1, 9)
-    if rng.random() < .4: d = max(1, DAYS[m] - rng.randint(0, 9)) # month ends are the hard part: ask for more of them
+    n = rng.randint(1, 6)
+    if rng.random() < .4: d = max(1, DAYS[m] - rng.randint(0, 6)) # month ends are the hard part: ask for more of them
     d2, m2 = (d + n, m) if d + n <= DAYS[m] else (d + n - DAYS[m], (m + 1) % 12)
     return f'What date is {n} days after {d} {MONTHS[m]}?', f'{d2} {MONTHS[m2]}'
 
@@ -201,13 +198,18 @@ def _asked(rng, row):
 
 @family
 def extraction(rng, level=1., many=False):
-    "Who has what, and where: up to five people in a short story."
-    n = rng.randint(2, 2 + round(3*level))
+    "Who has what, and where: up to four people in a short story."
+    n = rng.randint(2, 2 + round(2*level))
     rows = list(zip(rng.sample(PEOPLE, n), rng.sample(THINGS, n), rng.sample(PLACES, n)))
     story = 'Story: ' + ' '.join(rng.choice(_SEEN).format(*r) for r in rows)
-    qs = [_asked(rng, rng.choice(rows)) for _ in range(rng.randint(3, 6) if many else 1)]
-    text = story + '\n' + ' '.join(q for q, _ in qs)
-    return Item('extraction', _user(text), ', '.join(a for _, a in qs), (text,))
+    if many:
+        key = rng.randrange(3)
+        rows = [(r[key], *(x for i, x in enumerate(r) if i != key)) for r in rng.sample(rows, n)]
+        text = story + '\nTell of ' + ', '.join(r[0] for r in rows) + '.'
+        return Item('extraction', _user(text), ', '.join(' '.join(r) for r in rows), (text,))
+    (q, a), *more = [_asked(rng, rng.choice(rows)) for _ in range(5)]
+    text = f'{story}\n{q}'
+    return Item('extraction', _user(text), a, (text,), follow=tuple(m for m in more if not held_out(f'{story}\n{m[0]}')))
 
 # %% ../../nbs/nano/00_tasks.ipynb #eb2bd32c
 COLOURS = 'red blue green black white grey pink brown gold silver orange purple yellow violet'.split()
@@ -217,13 +219,18 @@ FILLER = ('the sun was warm', 'birds sat on the wall', 'nobody spoke', 'the boat
 @family
 def recall(rng, level=1., many=False):
     "Pairs at the start, one asked for after 10 to 45 sentences of nothing."
-    n = rng.randint(2, 2 + round(4*level))
+    n = rng.randint(2, 2 + round(3*level))
     pairs = list(zip(rng.sample(COLOURS, n), rng.sample(THINGS, n)))
     head = 'Remember: ' + ', '.join(f'{c} {t}' for c, t in pairs) + '.'
     gap = [rng.choice(FILLER).capitalize() + '.' for _ in range(rng.randint(0, 4 + round(36*level)) if level < 1 else rng.randint(10, 45))]
-    qs = [rng.choice(pairs) for _ in range(rng.randint(3, 6) if many else 1)]
-    text = head + ' ' + ' '.join(gap + [f'What is {c}?' for c, _ in qs])
-    return Item('recall', _user(text), ', '.join(t for _, t in qs), (text,))
+    start = head + ' ' + ''.join(w + ' ' for w in gap)
+    if many:
+        pairs = rng.sample(pairs, n)
+        text = start + 'Name all: ' + ', '.join(c for c, _ in pairs) + '.'
+        return Item('recall', _user(text), ', '.join(f'{c} {t}' for c, t in pairs), (text,))
+    ask = lambda c: f'What is {c}?'
+    (c, t), *more = [rng.choice(pairs) for _ in range(5)]
+    return Item('recall', _user(start + ask(c)), t, (start + ask(c),), follow=tuple((ask(c), t) for c, t in more if not held_out(start + ask(c))))
 
 # %% ../../nbs/nano/00_tasks.ipynb #0c502090
 def _tool(name, what, **params):
@@ -275,7 +282,7 @@ TOWNS = [a + b for a in 'Ash Elm Oak Fern Stone Mill Black White Red High Low No
 TRADES = ('baker smith weaver potter miller tanner farmer fisher hunter sailor mason cooper tailor barber butcher brewer painter singer '
           'dancer teacher doctor nurse judge lawyer clerk guard pilot driver porter cook').split()
 PETS = 'cat dog owl fox hen goat hare mole newt toad crow dove duck frog lamb mouse otter pony rat seal swan wasp wolf wren'.split()
-N_PEOPLE = 1500
+N_PEOPLE = 4000
 
 # %% ../../nbs/nano/00_tasks.ipynb #f4b6862c
 @dataclass(frozen=True)
@@ -310,7 +317,7 @@ def _fact(rng, attributes, many, family):
     if many:
         ps = rng.sample(people, rng.randint(4, 8))
         text = f"{att.capitalize()} of each: {', '.join(p.name for p in ps)}"
-        return Item(family, _user(text), ', '.join(getattr(p, att) for p in ps), tuple(f'{p.name} {att} list' for p in ps))
+        return Item(family, _user(text), ', '.join(f'{p.name} {getattr(p, att)}' for p in ps), tuple(f'{p.name} {att} list' for p in ps))
     p = rng.choice(people)
     text = rng.choice(PHRASES[att]).format(p.name)
     return Item(family, _user(text), getattr(p, att), (text,))
