@@ -58,6 +58,7 @@ class Lane {
     spark.append(this.area, this.path);
     // The log is read out token by token if it is live; the status line speaks for it instead.
     this.log = h("div", { class: "ewb-log", role: "log", tabindex: "0", "aria-live": "off", "aria-label": `Text of ${facts.name}`,
+      "aria-description": "Arrow keys walk the tokens, d goes to the departure",
       onscroll: () => { this.pinned = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 24; },
       onkeydown: (e) => this.key(e) });
     this.el = h("article", { class: "ewb-lane", "aria-label": facts.name },
@@ -103,7 +104,6 @@ class Lane {
     this.departs.textContent = rel ?? (this.facts.reference ? "reference" : "");
     this.departs.classList.toggle("ewb-off", dep != null);
     this.mark(dep);
-    if (this.pinned) this.log.scrollTop = this.log.scrollHeight;
   }
 
   /** The first token that differs gets a glyph, its index and a wavy line; CSS dots what follows it. */
@@ -239,6 +239,8 @@ class View {
     const long = Math.max(0.05, ...this.lanes.map((lane) => lane.toks.at(-1)?.[3] ?? 0));
     const fast = 1.25 * Math.max(1, ...this.lanes.map((lane) => lane.now.tps ?? 0));
     for (const lane of this.lanes) { lane.draw(); lane.spark(long, fast); }
+    // Reading a height lays the page out, so all writing comes before it; a reader who scrolled up is left in peace.
+    for (const { log } of this.lanes.filter((lane) => lane.pinned)) log.scrollTop = log.scrollHeight;
   }
 
   /** The figures of the undisturbed pass; Python formats them, so the static copy shows the same. */

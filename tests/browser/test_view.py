@@ -145,6 +145,20 @@ def test_alternatives_by_mouse_and_by_keyboard(view):
     assert page.locator('.ewb-card').is_hidden()
 
 
+def test_the_text_follows_unless_its_reader_scrolled_up(view):
+    page = view()
+    lines = [f'line {i}\n' for i in range(200)]
+    place = lambda: log(page).evaluate('e => [e.scrollTop, e.scrollHeight - e.clientHeight]')
+    push(page, facts(0, 0, lines[:100]))
+    settle(page)
+    assert abs(place()[0] - place()[1]) < 2
+    log(page).evaluate('e => { e.scrollTop = 40 }')
+    page.wait_for_timeout(100)
+    push(page, facts(0, 100, lines[100:]))
+    settle(page)
+    assert place()[0] == 40
+
+
 def test_the_figures_table(view):
     page = view(figures=dict(caption='one target at a time', head=['target', 'decode tok/s'], rows=[['torch:f32', '201 ± 3'], ['llama.cpp:Q4_K_M', '400 ± 9']]))
     table = page.get_by_role('table', name='one target at a time')
