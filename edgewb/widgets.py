@@ -19,7 +19,7 @@ from IPython.display import display
 from .core import EdgewbError
 
 # %% ../nbs/20_widgets.ipynb #9d2f0011
-def wire(tok) -> list:  # [id, text, p, t, [[id, text, p], ...]]
+def wire(tok: Any) -> list:  # [id, text, p, t, [[id, text, p], ...]]
     "A `Token` as the page takes it; probabilities and seconds to four digits, which is more than can be seen."
     digits = lambda p: None if p is None else round(float(p), 4)
     return [tok.id, tok.text, digits(tok.p), digits(tok.t), [[i, s, digits(p)] for i, s, p in tok.top or ()]]
@@ -507,7 +507,7 @@ def _alone(self: CompareWidget, rounds: int):
     c.rows = [next(rows) if lane in live else Row(lane.target, error=lane.note) for lane in self._lanes]
     return c
 
-def table(comparison) -> dict:  # caption, head and rows, all of them texts
+def table(comparison: Any) -> dict:  # caption, head and rows, all of them texts
     "A comparison's figures as the widget's table; the texts are in the lanes already."
     columns = {k: v for k, v in comparison.columns().items() if k != 'text'}
     return dict(caption=comparison.caption, head=list(columns), rows=[list(row) for row in zip(*columns.values())])
@@ -526,6 +526,6 @@ def compare_magic(line: str, cell: str) -> CompareWidget:
     args = p.parse_args(shlex.split(line))
     return CompareWidget(cell.strip(), args.targets or None, args.max_tokens, args.top, args.model)
 
-def load_ipython_extension(ip) -> None:
+def load_ipython_extension(ip: Any) -> None:
     "Register `%%compare`; `%load_ext edgewb` ends up here."
     ip.register_magic_function(compare_magic, 'cell', 'compare')
