@@ -12,13 +12,16 @@ context, same prompt; the token ids must come out equal. Time runs from the firs
 decode speed does; the last column is the same by the clock of the process that receives the tokens.
 
 How. Both stay loaded and take turns, the order changing each round; the ratio is taken within a round, so that a machine that slows down slows
-both. Warm-up rounds are run and not counted.
+both. Warm-up rounds are run and not counted. Where other work competes for the cores, time on the wall says more about that work than about
+the loops, so the ratio of the processor time that both have used over all rounds stands beside it.
 
 Bars: 0.98 at E2B size with random weights, 0.90 on nano. Prints a table for people and, as its last line, one JSON object.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -95,16 +98,24 @@ def compare(model: str, n: int, rounds: int, warm: int, cmd: list[str], threads:
         env = {k: os.environ.get(k, v) for k, v in OMP.items()}
         bare = Bare(cmd, s.build.path, s.info, env)
         ids = s.chat_ids('Sort these words: tulip, cedar, acorn, maple.', raw=True)
-        rows = []
+        rows, used = [], {}
         for r in range(warm + rounds):
             note = busy(.2)
+            if r == warm: used = {p: cpu_s(p) for p in (bare.p.pid, s.pid)}
             if r % 2: a, (b, ours, got) = bare.run(ids, n), through_session(s, ids, n)
             else: (b, ours, got), a = through_session(s, ids, n), bare.run(ids, n)
             if got != a[1]: raise EdgewbError(f'the two loops departed at token {next(i for i, (x, y) in enumerate(zip(got, a[1])) if x != y)}: a ratio would mean nothing')
             if r >= warm: rows.append(((n - 1)/a[0], (n - 1)/b, a[0]/b, a[0]/ours, bool(note)))
+        cpu_bare, cpu_session = (cpu_s(p) - used[p] for p in (bare.p.pid, s.pid))
         bare.close()
-        return dict(info=s.info, threads=s.info['threads'], bare=[x[0] for x in rows], session=[x[1] for x in rows], ratio=[x[2] for x in rows],
+        return dict(cpu_ratio=cpu_bare/cpu_session, info=s.info, threads=s.info['threads'], bare=[x[0] for x in rows], session=[x[1] for x in rows], ratio=[x[2] for x in rows],
                     ratio_received=[x[3] for x in rows], busy_rounds=sum(x[4] for x in rows))
+
+
+def cpu_s(pid: int) -> float:
+    "Processor seconds that a process has used."
+    t = psutil.Process(pid).cpu_times()
+    return t.user + t.system
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -129,13 +140,13 @@ def main():
     out = {}
     with tempfile.TemporaryDirectory() as tmp:
         cmd, kind = bare_loop(Path(tmp))
-        print(f'bare loop: {kind}\n{"":32} {"bare tok/s":>24} {"session tok/s":>24} {"ratio (95% of median)":>24} {"bar":>5} {"received":>9}')
+        print(f'bare loop: {kind}\n{"":32} {"bare tok/s":>24} {"session tok/s":>24} {"ratio (95% of median)":>24} {"bar":>5} {"received":>9} {"CPU time":>9}')
         for label, model, n, rounds, warm, bar in sizes:
             r = compare(model, n, rounds, warm, cmd, a.threads)
             (low, high), mid = interval(r['ratio']), median(r['ratio'])
             name = f'{label}, {r["threads"]} threads' + (', random weights' if label == 'E2B' else '')
             cells = f'{Samples(r["bare"]):.1f}', f'{Samples(r["session"]):.1f}', f'{mid:.3f} ({low:.3f} to {high:.3f})'
-            print(f'{name:32}', *(f'{c:>24}' for c in cells), f'{bar:>5} {median(r["ratio_received"]):>9.3f}')
+            print(f'{name:32}', *(f'{c:>24}' for c in cells), f'{bar:>5} {median(r["ratio_received"]):>9.3f} {r["cpu_ratio"]:>9.3f}')
             if r['busy_rounds']: print(f'  other work was running in {r["busy_rounds"]} of {rounds} rounds')
             out[label] = r | dict(median=mid, interval=[low, high], bar=bar, met=mid >= bar)
     print(json.dumps(dict(bench='llamacpp', bare=kind, sizes=out, met=all(o['met'] for o in out.values()))))

@@ -118,6 +118,7 @@ def _unpack(archive: Path, to: Path):
 _LOG: deque[str] = deque(maxlen=2000) # the library's last lines, informative ones included
 _ERRORS: deque[str] = deque(maxlen=20)  # of them, those that were errors
 _watch: Callable[[str], None]|None = None # sees each line while quantising
+_KNOWN = 'control-looking token', 'from EOG list', 'padding V cache' # what it says of every Gemma 4, and what is as it should be
 _stopping = False # llama.cpp calls it an error when it is told to stop
 
 @cache
@@ -135,7 +136,7 @@ def _library() -> Any:
         else: _LOG.append(line)
         if _watch: _watch(line)
         if last == 4: _ERRORS.append(line)
-        if last in (3, 4) and not _stopping and 'control-looking' not in line: sys.stderr.write(line) # the converter's own choice for Gemma 4
+        if last in (3, 4) and not _stopping and not any(k in line for k in _KNOWN): sys.stderr.write(line)
     C._edgewb_log = C.llama_log_callback(log) # kept alive as long as the module
     C.llama_log_set(C._edgewb_log, None)
     C.llama_backend_init()
@@ -329,6 +330,8 @@ def memory_need(
 ) -> dict[str, int]:             # bytes of weights, KV cache and compute buffers
     "An estimate of what loading will take, from the header alone."
     weights = sum(t.bytes for t in inv if not (s.use_mmap and t.name == _GATHERED))
+    if not s.use_mmap and not any(t.name == 'output.weight' for t in inv): # a tied head is loaded a second time
+        weights += sum(t.bytes for t in inv if t.name == 'token_embd.weight')
     wide = inv.get('feed_forward_length', 0)
     wide = max(wide) if isinstance(wide, tuple) else wide
     ple = inv.get('embedding_length_per_layer_input', 0)*inv.get('block_count', 0)
@@ -362,8 +365,10 @@ class Engine:
         self.settings, self.n_ctx = _settings(kwargs), int(n_ctx)
         if self.n_ctx < 1: raise Unsupported(f'a context of {n_ctx} tokens holds nothing.')
         self.inventory = check(path)
+        hw = detect()
         self.threads = int(threads) or _threads()
-        need, have = memory_need(self.inventory, self.n_ctx, self.settings), detect().available
+        if not 0 < self.threads <= (hw.logical or self.threads): raise Unsupported(f'{threads} threads on a machine with {hw.logical}: take fewer, or 0.')
+        need, have = memory_need(self.inventory, self.n_ctx, self.settings), hw.available
         if have and sum(need.values()) > have:
             raise NotEnoughMemory(f'{Path(path).name} needs about {human_bytes(sum(need.values()))} ('
                 + ', '.join(f'{k} {human_bytes(v)}' for k, v in need.items()) + f') and {human_bytes(have)} are free: '
@@ -383,6 +388,7 @@ def _load(self: Engine):
     m.load_mode, m.use_extra_bufts = (1 if s.use_mmap else 0), s.repack
     name = self.inventory.files[0]
     self.amx = s.amx == 'on' or s.amx == 'auto' and not _amx_crashes()
+    if self.amx and _amx_crashes(): print("this library's AMX code was compiled by a GCC that breaks it: a prefill will crash", file=sys.stderr, flush=True)
     with nullcontext() if self.amx or sys.platform != 'linux' else _no_amx():
         self._model = C.llama_model_load_from_file(os.fsencode(name), m)
     if not self._model: raise BadBuild(f'llama.cpp can not load {name.name}: {_why()}')
@@ -554,7 +560,9 @@ def eval(self: Engine,
     if self._stale and not self._restore(stop): return none
     rows = self._run(ids, all, stop)
     if rows is None: return none
-    return rows[0] if len(rows) == 1 else np.concatenate(rows) if all else self._rows(-1, 1)[0]
+    out = np.concatenate(rows) if all else self._rows(-1, 1)[0]
+    if np.isnan(out.max()): raise BadBuild(f'{self.inventory.files[0].name} computes no numbers (NaN): its weights are damaged. Download or build it again.')
+    return out
 
 # %% ../nbs/06_engine_llamacpp.ipynb #ef5c8d64
 @patch

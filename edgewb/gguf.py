@@ -9,6 +9,7 @@ __all__ = ['TYPES', 'CODES', 'LongArray', 'Tensor', 'write', 'Inventory', 'shard
 import mmap, re, struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,17 @@ def _value(c: _Cursor, kind: int, keep: int = 4096) -> Any:
         return LongArray(kind, n) if n > keep else struct.unpack(f'<{n}{_SCALARS[kind]}', raw)
     if kind != 8: raise ValueError(f'an array of metadata type {kind}')
     if n <= keep: return tuple(c.text() for _ in range(n))
-    for _ in range(n): c.take(c.num('Q'))
+    _skip_texts(c, n)
     return LongArray(kind, n)
+
+def _skip_texts(c: _Cursor, n: int):
+    "Step over `n` texts; a real model has 800,000, so no bytes are copied."
+    length, at, end, buf = struct.Struct('<Q').unpack_from, c.at, len(c.buf), c.buf
+    for _ in range(n):
+        if at + 8 > end: raise EOFError
+        at += 8 + length(buf, at)[0]
+    if at > end: raise EOFError
+    c.at = at
 
 # %% ../nbs/03b_gguf.ipynb #3c22f367
 @dataclass(frozen=True)
@@ -229,12 +239,16 @@ def shards(
 
 # %% ../nbs/03b_gguf.ipynb #b4f582ef
 def _read(path: Path, file: int = 0) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
-    "The header of one file; `BadBuild` with one sentence when it can't be read."
+    "The header of one file, read once as long as the file stays what it is; `BadBuild` with one sentence when it can't be read."
     if path.is_dir(): raise BadBuild(f'{path} is a folder, not a GGUF file.')
     if not path.is_file(): raise BadBuild(f'there is no file {path}.')
+    stat = path.stat()
+    return _read_once(path.absolute(), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+@lru_cache(16)
+def _read_once(path: Path, file: int, size: int, *_: int) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
     with open(path, 'rb') as f:
         _magic(path, f.read(32))
-        size = f.seek(0, 2)
         with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as buf:
             try: meta, tensors, spans = _header(buf, file)
             except EOFError: raise BadBuild(f'{path.name} ends inside its header, after {human_bytes(size)}: '
@@ -260,7 +274,7 @@ def inventory(
         count = m.get('split.count', 1) or 1
         if count != len(files): raise BadBuild(f'{f.name} says that it is one of {count} shards, but its name does not: '
                                                f'name them name-00001-of-{count:05d}.gguf and so on.')
-    return Inventory(tuple(files), meta, tuple(tensors))
+    return Inventory(tuple(files), dict(meta), tuple(tensors))
 
 # %% ../nbs/03b_gguf.ipynb #555f4db9
 def raw_meta(

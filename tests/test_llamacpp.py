@@ -174,7 +174,7 @@ def test_a_prompt_too_long_changes_nothing(exact, ids, rows):
 @pytest.mark.parametrize('settings,match', [
     (dict(flash_atn='on'), "no llama.cpp setting 'flash_atn'. Nearest: flash_attn"), (dict(cache_type='q9'), 'f32, f16'), (dict(flash_attn='maybe'), 'auto, on, off'),
     (dict(cache_type_v='q8_0', flash_attn='off'), 'needs flash attention'), (dict(n_batch=0), "n_batch can't be 0"), (dict(n_batch='many'), "'many'"),
-    (dict(n_ctx=0), 'holds nothing')])
+    (dict(n_ctx=0), 'holds nothing'), (dict(threads=1000), '1000 threads on a machine'), (dict(threads=-1), '-1 threads')])
 def test_settings_are_checked(q4, settings, match):
     with pytest.raises(core.Unsupported, match=match): Engine(q4, **settings)
 
@@ -292,6 +292,16 @@ def test_a_missing_tensor_is_named(q4, tmp_path):
 def test_not_there_and_not_a_file(tmp_path):
     with pytest.raises(core.BadBuild, match='there is no file'): Engine(tmp_path/'none.gguf')
     with pytest.raises(core.BadBuild, match='is a folder'): Engine(tmp_path)
+
+
+def test_damaged_weights_are_noticed(q4, tmp_path):
+    "Noise where the blocks were: their half-precision scales are NaN here and there, and one is enough."
+    data, first = bytearray(q4.read_bytes()), min(t.offset for t in gguf.inventory(q4))
+    data[first + 2**20:] = np.random.default_rng(0).bytes(len(data) - first - 2**20)
+    (tmp_path/'noise.gguf').write_bytes(data)
+    e = Engine(tmp_path/'noise.gguf', threads=1)
+    with pytest.raises(core.BadBuild, match='NaN'): e.eval([2, 300, 301])
+    e.close()
 
 
 def test_any_damage_to_the_header_is_an_exception(q4, tmp_path):
