@@ -27,7 +27,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent))
 
 from edgewb.core import EdgewbError
-from edgewb.engine_llamacpp import sdist_tree
+from edgewb.convert import sdist_tree
 from edgewb.session import OMP, Session, Target
 from edgewb.speed import Samples, busy
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewb import gguf
 from edgewb.core import cache_dir
-from edgewb.engine_llamacpp import sdist_tree
+from edgewb.convert import sdist_tree
 
 LAYERS, SHARED, EMBD, PLE, HEADS, VOCAB, WINDOW = 35, 20, 1536, 256, 8, 262144, 512
 OWN = LAYERS - SHARED  # layers with keys and values of their own
