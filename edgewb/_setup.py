@@ -150,8 +150,8 @@ def prepare(group):
                                                    capture_output=True).returncode == 0
     if not installed: check_compiler()
     steps = Steps(5)
-    print(f'Setting up {VENV} (once; later calls start at once). Compiling llama.cpp takes the longest, '
-          'about five minutes on two cores.', flush=True)
+    print(f'Bringing {VENV} up to date.' if installed else f'Setting up {VENV} (once; later calls start at once). '
+          'Compiling llama.cpp takes the longest, about five minutes on two cores.', flush=True)
     VENV.mkdir(parents=True, exist_ok=True)
     LOG.write_text('', encoding='utf8')
     whole = PYTHON.exists() and subprocess.run(list(map(str, pip('--version'))), capture_output=True).returncode == 0
