@@ -111,8 +111,9 @@ def read_pages(
     "Every notebook that `sidebar.yml` names; an error when it leaves one out or names one that doesn't exist."
     import yaml
     contents = yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf8'))['website']['sidebar']['contents']
-    listed = [(Path(p), '') for p in contents if isinstance(p, str)]
-    listed += [(Path(p), s['section']) for s in contents if isinstance(s, dict) for p in s['contents']]
+    def paths(p): return sorted(f.relative_to(nbs) for f in nbs.glob(p)) if '*' in p else [Path(p)]
+    listed = [(f, '') for p in contents if isinstance(p, str) for f in paths(p)]
+    listed += [(f, s['section']) for s in contents if isinstance(s, dict) for p in s['contents'] for f in paths(p)]
     there = {f.relative_to(nbs) for f in nbs.rglob('*.ipynb') if not any(p[0] in '._' for p in f.relative_to(nbs).parts)}
     for what, some in (('leaves out', there - {p for p, _ in listed}), ('names, but there is no', {p for p, _ in listed} - there)):
         if some: raise ValueError(f"nbs/sidebar.yml {what} {', '.join(sorted(map(str, some)))}.")
