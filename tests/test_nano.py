@@ -1,0 +1,149 @@
+"""nano: the shape it has, the split it was judged by, how good it is, and that it feels quantisation."""
+import json, random
+import pytest
+from edgewb import weights
+from edgewb.nano import tasks
+
+NANO = weights.resolve('nano')
+CONFIG = json.loads((NANO/'config.json').read_text())
+
+# ---- what it is
+
+def test_it_has_every_feature_of_e2b():
+    c = CONFIG
+    assert c['architectures'] == ['Gemma4ForCausalLM'] and c['model_type'] == 'gemma4_text'
+    types, shared = c['layer_types'], c['num_kv_shared_layers']
+    assert types == (['sliding_attention'] * 4 + ['full_attention']) * 2
+    kept = types[:-shared]
+    assert kept[-2:] == ['sliding_attention', 'full_attention'], 'llama.cpp reads shared keys from the last two kept layers'
+    assert set(types[-shared:]) <= set(kept)
+    assert c['use_double_wide_mlp'] and c['final_logit_softcapping'] == 30 and c['tie_word_embeddings']
+    full = c['rope_parameters']['full_attention']
+    assert (full['rope_type'], full['partial_rotary_factor']) == ('proportional', .25)
+    assert {l: v['head_dim'] for l, v in c['per_layer_config'].items()} == {'4': 128, '9': 128} and c['head_dim'] == 64
+    assert c['hidden_size_per_layer_input'] and c['sliding_window'] == 64
+
+def test_every_width_takes_a_k_quant():
+    c = CONFIG
+    for width in (c['hidden_size'], c['intermediate_size'], 2 * c['intermediate_size'], c['hidden_size_per_layer_input'],
+                  c['num_hidden_layers'] * c['hidden_size_per_layer_input'], c['num_attention_heads'] * c['head_dim'], c['num_attention_heads'] * 128):
+        assert width % 256 == 0, width
+
+def test_size_and_files():
+    from safetensors import safe_open
+    with safe_open(NANO/'model.safetensors', 'np') as f:
+        tensors = {k: f.get_slice(k) for k in f.keys()}
+        n = 0
+        for k, t in tensors.items():
+            assert t.get_dtype() == 'BF16', k
+            size = 1
+            for d in t.get_shape(): size *= d
+            n += size
+    assert 8e6 < n <= 16e6
+    assert not any(f'layers.{i}.self_attn.{p}_proj' in k for k in tensors for i in range(5, 10) for p in 'kv'), 'shared layers have no keys of their own'
+    assert sum(f.stat().st_size for f in NANO.iterdir() if f.is_file()) <= 40e6
+    gen = json.loads((NANO/'generation_config.json').read_text())
+    tok = json.loads((NANO/'tokenizer.json').read_text())
+    assert [next(a['content'] for a in tok['added_tokens'] if a['id'] == i) for i in gen['eos_token_id']] == ['<eos>', '<turn|>', '<|tool_response>']
+
+# ---- how it was judged
+
+@pytest.mark.parametrize('family', tasks.FAMILIES)
+def test_training_and_evaluation_never_meet(family):
+    rng = random.Random(family)
+    trained, prompts = set(), set()
+    for i in range(400):
+        it = tasks.draw(family, rng, train=True, level=rng.choice([.3, .6, 1.]), many=rng.random() < .5)
+        trained |= set(it.keys); prompts.add(tasks.prompt(it))
+        before = '' if not it.follow else it.keys[0][:it.keys[0].rindex('What is')] if family == 'recall' else it.keys[0].split('\n')[0] + '\n'
+        trained |= {before + q for q, _ in it.follow} # later turns ask on the same text
+    asked = tasks.held_out_items(family, 100)
+    assert len(asked) >= 50 and len({tasks.prompt(it) for it in asked}) == len(asked)
+    assert not trained & {k for it in asked for k in it.keys} and not prompts & {tasks.prompt(it) for it in asked}
+    assert not any(map(tasks.held_out, trained)) and all(tasks.held_out(k) for it in asked for k in it.keys)
+
+def test_every_fact_is_trained_in_some_wording():
+    for att, forms in tasks.PHRASES.items():
+        assert len(forms) >= 6
+        known = [any(not tasks.held_out(f.format(p.name)) for f in forms) for p in tasks.world()]
+        assert all(known)
+    names = [p.name for p in tasks.world()]
+    assert len(set(names)) == len(names) >= 1000 and tasks.world(100) == tasks.world()[:100]
+
+def test_answers_are_right():
+    "The generators against Python's own arithmetic and calendar."
+    import datetime
+    for it in tasks.held_out_items('arithmetic', 60):
+        q = it.keys[0].split()[1]
+        a, op, b = q.partition('+') if '+' in q else q.partition('-')
+        assert it.answer == str(int(a) + int(b) if op == '+' else int(a) - int(b))
+    seen = 0
+    for it in tasks.held_out_items('dates', 150):
+        w = it.messages[0]['content'].rstrip('?.').split()
+        if w[:3] == ['What', 'date', 'is']:
+            d = datetime.datetime.strptime(f'{w[-2]} {w[-1]} 2025', '%d %B %Y') + datetime.timedelta(days=int(w[3]))
+            assert it.answer == f'{d.day} {d:%B}'; seen += 1
+        elif w[0] == 'Write' and 'ISO' in w:
+            assert it.answer == datetime.datetime.strptime(' '.join(w[1:4]), '%d %B %Y').strftime('%Y-%m-%d'); seen += 1
+    assert seen > 60
+    for it in tasks.held_out_items('units', 80):
+        v, big, _, small = it.messages[0]['content'][8:-1].split()
+        got, unit = it.answer.split()
+        e = {(a, b): n for a, b, n in tasks.UNITS} | {(b, a): -n for a, b, n in tasks.UNITS}
+        assert unit == small and abs(float(got) - float(v) * 10.0 ** e[big, small]) < 1e-9 * max(1, float(got))
+
+def test_recall_bridges_more_than_a_window():
+    from tokenizers import Tokenizer
+    tok = Tokenizer.from_file(str(NANO/'tokenizer.json'))
+    gaps = []
+    for it in tasks.held_out_items('recall', 100):
+        ids = tok.encode(tasks.prompt(it), add_special_tokens=False).ids
+        head = tok.encode(tasks.prompt(it).split('.')[0], add_special_tokens=False).ids
+        gaps.append(len(ids) - len(head))
+    assert min(gaps) > 64 and max(gaps) > 3 * 64
+
+def test_check_is_strict():
+    fact = tasks.held_out_items('facts', 1)[0]
+    assert tasks.check(fact, tasks.reply(fact)) and tasks.check(fact, f'<|channel>thought\nhm\n<channel|>{fact.answer}<turn|>rest')
+    for wrong in ('', fact.answer + 'x', fact.answer + ' or so', f'<|channel>thought\n{fact.answer}', fact.answer.lower() + '.'): assert not tasks.check(fact, wrong)
+    tool = next(it for it in tasks.held_out_items('tools', 20) if not isinstance(it.answer, str))
+    good = tasks.reply(tool)
+    assert tasks.check(tool, good)
+    name = tool.answer[0]
+    for wrong in (good.replace(name, 'other', 1), good + good.replace('<|tool_response>', ''), 'text', good.replace('{', '{extra:1,', 1)):
+        if wrong.count('<|tool_call>') == 2: wrong = good.split('<|tool_response>')[0] * 2
+        assert not tasks.check(tool, wrong), wrong
+
+# ---- how good it is
+
+def test_held_out_accuracy_through_an_engine():
+    "The bar: 90% over the families, on items drawn with another seed than the card's."
+    from edgewb.session import load
+    with load('nano', 'llama.cpp', 'Q8_0') as s: counts = tasks.evaluate(tasks.answers(s), n=40, seed=1)
+    everything = tasks.total(counts)
+    assert everything.n == 40 * len(tasks.FAMILIES)
+    assert everything.rate >= .90, {f: str(c) for f, c in counts.items()}
+    recorded = json.loads((NANO/'results.json').read_text())['families']
+    assert set(recorded) == set(tasks.FAMILIES)
+    for f, c in counts.items():
+        lo, hi = tasks.Count(*recorded[f]).interval
+        assert c.interval[0] <= hi and lo <= c.interval[1], f'the card says {f} is {recorded[f]}, here it is {c}'
+
+def test_damage_shows():
+    "Divergence grows with every format, and two bits cost the fragile families at least ten points beyond what chance explains."
+    rows = tasks.damage(n=130, seed=2)
+    assert [r.format for r in rows] == ['F16', 'Q8_0', 'Q6_K', 'Q5_K_M', 'Q4_K_M', 'Q3_K_M', 'Q2_K']
+    klds = [r.kld for r in rows[1:]]
+    assert klds == sorted(klds) and klds[0] > 0, rows
+    q8, q2 = rows[1].fragile, rows[-1].fragile
+    assert q8.rate - q2.rate >= .10 and q2.interval[1] < q8.interval[0], rows
+
+def test_no_tensor_falls_back():
+    from edgewb.engine_llamacpp import fallbacks
+    from edgewb.gguf import inventory
+    from edgewb.weights import build
+    for fmt in ('Q6_K', 'Q4_K_M', 'Q2_K'): assert not fallbacks(inventory(build('nano', 'llama.cpp', fmt).path)), fmt
+
+def test_the_card_says_what_was_recorded():
+    from edgewb.nano import train
+    assert (NANO/'README.md').read_text(encoding='utf-8') == train.card()
