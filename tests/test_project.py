@@ -1,7 +1,9 @@
 "The project holds together: package, notebooks, README, settings and wheel say the same thing."
 import ast, json, os, re, shutil, subprocess, sys, tomllib, zipfile
 from configparser import ConfigParser
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -201,20 +203,33 @@ def pages(tmp_path_factory):
 
 
 def test_pages_load_nothing_from_elsewhere(pages):
-    foreign = re.compile(r'<(?:script|link|img|iframe|source)[^>]*?(?:src|href)="(?:https?:)?//[^"]*"|url\(["\']?(?:https?:)?//|@import')
-    assert {p.name: hits for p in pages.rglob('*.[hc]*') if (hits := foreign.findall(p.read_text(encoding='utf8')))} == {}
+    in_html = re.compile(r'<(?:script|link|img|source|iframe)[^>]*?(?:src|href|srcset)="(?:https?:)?//[^"]*"')
+    in_css = re.compile(r'@import|url\(["\']?(?:https?:)?//')
+    assert {p.name: hits for suffix, foreign in (('html', in_html), ('css', in_css)) for p in pages.rglob(f'*.{suffix}')
+            if (hits := foreign.findall(p.read_text(encoding='utf8')))} == {}
+
+
+class Links(HTMLParser):
+    "The addresses that a page refers to, and the ids that it has."
+    def __init__(self, path):
+        super().__init__()
+        self.to, self.ids = [], set()
+        self.feed(path.read_text(encoding='utf8'))
+
+    def handle_starttag(self, tag, attrs):
+        self.to += [v for k, v in attrs if k in ('href', 'src', 'srcset') and v]
+        self.ids |= {v for k, v in attrs if k == 'id'}
 
 
 def test_page_links_lead_somewhere(pages):
+    links = {p.resolve(): Links(p) for p in pages.rglob('*.html')}
     broken = []
-    for p in pages.rglob('*.html'):
-        text = p.read_text(encoding='utf8')
-        for target in re.findall(r'(?:href|src)="([^"]+)"', text):
+    for p, page in links.items():
+        for target in page.to:
             if re.match(r'\w+:', target): continue
-            file, _, anchor = target.partition('#')
+            file, _, anchor = unquote(target).partition('#')
             to = (p.parent/file).resolve() if file else p
-            if not to.exists() or anchor and to.suffix == '.html' and f'id="{anchor}"' not in to.read_text(encoding='utf8'):
-                broken.append(f'{p.name}: {target}')
+            if not to.exists() or anchor and to in links and anchor not in links[to].ids: broken.append(f'{p.name}: {target}')
     assert broken == []
 
 
