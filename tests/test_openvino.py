@@ -12,6 +12,7 @@ from edgewb.engine_openvino import FORMATS, Engine, make
 from edgewb.weights import build, resolve
 
 NOISE = 1e-4  # largest difference of a float32 logit between one order of computing and another; a wrong cache is off by 0.1 and more
+PARITY = 1e-3  # and of one runtime and another
 
 
 @pytest.fixture(scope='module')
@@ -180,9 +181,9 @@ def test_export_of(name, tmp_path):
     ids = np.random.default_rng(1).integers(0, 300, 40)
     with torch.no_grad(): want = lm(torch.tensor(ids)[None]).logits[0].numpy()
     got = np.concatenate([e.eval(ids[:30], all=True)] + [e.eval([t], all=True) for t in ids[30:]])
-    assert want.std() > .1 and np.abs(got - want).max() < NOISE
+    assert want.std() > .1 and np.abs(got - want).max() < PARITY
     e.trim(5)
-    assert np.abs(e.eval(ids[5:], all=True) - want[5:]).max() < NOISE
+    assert np.abs(e.eval(ids[5:], all=True) - want[5:]).max() < PARITY
     e.close()
 
 def test_text_part_of_a_checkpoint_with_towers(tmp_path):
@@ -195,7 +196,7 @@ def test_text_part_of_a_checkpoint_with_towers(tmp_path):
     e = Engine(make(checkpoint(whole, tmp_path/'hf'), 'f32', tmp_path/'out'), threads=1)
     ids = np.random.default_rng(1).integers(5, 250, 30)
     with torch.no_grad(): want = whole(input_ids=torch.tensor(ids)[None]).logits[0].numpy()
-    assert np.abs(e.eval(ids, all=True) - want).max() < NOISE
+    assert np.abs(e.eval(ids, all=True) - want).max() < PARITY
     e.close()
 
 def test_what_the_export_refuses(tmp_path):
@@ -205,13 +206,18 @@ def test_what_the_export_refuses(tmp_path):
     moe = checkpoint(random_model(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32), tmp_path/'moe')
     with pytest.raises(Unsupported, match='mixture'): make(moe, 'f32', tmp_path)
 
-@pytest.mark.parametrize('change, match', [(dict(hidden_size=32), "don't fit"), (dict(num_hidden_layers=10, layer_types=BASE['layer_types']*2), "don't fit")])
-def test_weights_that_are_not_those_of_the_config(tmp_path, change, match):
+def test_weights_that_are_not_those_of_the_config(tmp_path):
     "transformers would put random numbers where it finds none."
+    from safetensors.numpy import load_file, save_file
     hf = checkpoint(random_model(), tmp_path/'hf')
     config = json.loads((hf/'config.json').read_text())
-    (hf/'config.json').write_text(json.dumps(config | change))
-    with pytest.raises(BadBuild, match=match): make(hf, 'f32', tmp_path)
+    (hf/'config.json').write_text(json.dumps(config | dict(intermediate_size=128)))
+    with pytest.raises(BadBuild, match="don't fit.*of another shape"): make(hf, 'f32', tmp_path)
+    (hf/'config.json').write_text(json.dumps(config))
+    weights = load_file(hf/'model.safetensors')
+    del weights['model.layers.2.mlp.up_proj.weight']
+    save_file(weights, hf/'model.safetensors', {'format': 'pt'})
+    with pytest.raises(BadBuild, match='1 missing .* first model.layers.2.mlp.up_proj.weight'): make(hf, 'f32', tmp_path)
 
 def test_truncated_safetensors(tmp_path):
     hf = checkpoint(random_model(), tmp_path/'hf')
