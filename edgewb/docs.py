@@ -6,12 +6,13 @@
 __all__ = ['HIDDEN', 'DIRECTIVE', 'PLOTLY', 'WIDGET', 'visible', 'figure_html', 'static_outputs', 'Page', 'read_page',
            'read_pages', 'linked', 'style', 'body_html', 'page_html', 'readme', 'project', 'build', 'main']
 
-# %% ../nbs/22_docs.ipynb #4e69a6c0
-import html, json, os, re, shutil, sys
+# %% ../nbs/22_docs.ipynb #a686eec9
+import html, json, os, posixpath, re, shutil
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import unquote
 from .core import EdgewbError
 
 # %% ../nbs/22_docs.ipynb #baf8b62e
@@ -131,7 +132,13 @@ def linked(
         url, cell = where.get(m[1].rstrip('()'), (None, None))
         return m[0] if not url else f'<a href="{page.up}{url}#{cell}">{m[0]}</a>'
     body = re.sub(r'(?<!">)<code>([\w.]+(?:\(\))?)</code>', name, body)
-    return re.sub(r'(href="(?!\w+:)[^"#]*)\.ipynb', r'\1.html', body)
+    urls = {re.sub(r'\d+[a-z]?_', '', p.url): p.url for p in pages} | {p.url: p.url for p in pages}
+    def link(m):
+        file, _, anchor = m[1].partition('#')
+        to = posixpath.normpath(posixpath.join(page.path.parent.as_posix(), file)).replace('.ipynb', '.html')
+        if to.startswith('..'): return m[2] # a file of the project that is no page: its name has to do
+        return f'<a href="{page.up}{urls.get(to, to)}{"#" + anchor if anchor else ""}">{m[2]}</a>'
+    return re.sub(r'<a href="(?!\w+:|#)([^"]+)">(.*?)</a>', link, body, flags=re.S)
 
 # %% ../nbs/22_docs.ipynb #2af5fdd4
 @cache
@@ -161,6 +168,8 @@ def body_html(
         static_outputs(c, page.up + 'plotly.min.js')
     nb = nbformat.reads(json.dumps({**page.nb, 'metadata': {}, 'cells': cells}), as_version=4)
     body, _ = _exporter().from_notebook_node(nb)
+    slug = lambda m: m[1] + re.sub(r'[^\w.-]+', '-', unquote(m[2])) + '"' # a heading's id, and the link to it: no character to escape
+    body = re.sub(r'(<h\d id="|class="anchor-link" href="#)([^"]*)"', slug, body)
     body = re.sub('\ue000(\\d+)\ue001', lambda m: formulas[int(m[1])], body).replace('id="cell-id=', 'id="')
     return linked(body, page, pages)
 
