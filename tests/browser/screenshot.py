@@ -28,12 +28,12 @@ def shoot(lab, browser, cell, out: Path, dark: bool, width: int, measure: bool, 
     lab.run(page)
     page.wait_for_selector('.ewb', timeout=60_000)
     wait = lambda: page.wait_for_function('''() => { const s = [...document.querySelectorAll(".ewb-state")].map(e => e.textContent);
-        return s.length && s.every(x => ["done", "stopped", "error"].includes(x)); }''', timeout=300_000)
+        return s.length && s.every(x => ["done", "stopped", "error"].includes(x)); }''', timeout=900_000)
     wait()
     time.sleep(1)
     if measure:
         page.get_by_role('button', name='Measure undisturbed').click()
-        page.wait_for_selector('.ewb-table table', timeout=300_000)
+        page.wait_for_selector('.ewb-table table', timeout=900_000)
     mark = page.locator('.ewb-dep').first
     if hover and mark.count(): mark.hover()
     time.sleep(.5)
@@ -49,7 +49,9 @@ def main():
     ap.add_argument('--targets', nargs='+', default=['torch:f32', 'llama.cpp:Q4_K_M', 'openvino:int8'])
     ap.add_argument('--tokens', type=int, default=64)
     ap.add_argument('--width', type=int, default=1200)
-    ap.add_argument('--fake', action='store_true')
+    ap.add_argument('--themes', nargs='+', choices=['light', 'dark'], default=['light', 'dark'])
+    ap.add_argument('--no-measure', action='store_true', help='leave the undisturbed pass out')
+    ap.add_argument('--fake', action='store_true', help='scripted lanes')
     args = ap.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     from playwright.sync_api import sync_playwright
@@ -57,9 +59,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         lab, browser = Lab(Path(folder)), launch(playwright)
         try:
-            for theme in 'light', 'dark':
+            for theme in args.themes:
                 out = args.out / f'compare-{theme}.png'
-                shoot(lab, browser, cell, out, theme == 'dark', args.width, measure=not args.fake, hover=True)
+                shoot(lab, browser, cell, out, theme == 'dark', args.width, measure=not (args.fake or args.no_measure), hover=True)
                 print(f'{out} {out.stat().st_size // 1024} KB')
         finally:
             browser.close()
