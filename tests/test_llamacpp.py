@@ -352,7 +352,7 @@ def test_shards(f32, exact, ids, rows, tmp_path):
 def test_an_abort_is_an_exception_with_the_log(q4, tmp_path):
     "ggml asserts when shared layers leave fewer than two with a cache of their own; the process is gone, the caller is not."
     from edgewb.session import load
-    bad = rewrite(q4, tmp_path/'aborts-Q4_K_M.gguf', {'gemma4.attention.shared_kv_layers': 9})
+    bad = rewrite(q4, tmp_path/'aborts-Q4_K_M.gguf', {'gemma4.attention.shared_kv_layers': 9, 'general.name': str(tmp_path)})
     with pytest.raises(core.EngineDied, match='GGML_ASSERT') as e: load(bad, 'llama.cpp', 'Q4_K_M')
     assert 'abort' in str(e.value)
 
