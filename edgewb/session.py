@@ -54,7 +54,7 @@ class Target:
         if isinstance(text, Target): return text
         name, *rest = text.split(',')
         engine, _, format = name.partition(':')
-        format = format or weights.formats(engine)[0]
+        format = format or weights.usual_format(engine, model)
         check_format(engine, format)
         if wrong := [r for r in rest if '=' not in r]: raise Unsupported(f"'{wrong[0]}' in target '{text}' is no setting: write name=value.")
         settings = {k: _value(v) for k, v in (r.split('=', 1) for r in rest)}
@@ -237,8 +237,9 @@ def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
 
 # %% ../nbs/04_session.ipynb #d4f48259
 def usable_cores() -> int:
-    "Cores that this process may use: affinity and control group counted."
-    return max(1, int(detect().usable or 1))
+    "Cores that this process may use: affinity and control group counted, a core with two threads once."
+    here = detect()
+    return max(1, int(min(here.usable or 1, here.physical or here.usable or 1)))
 
 def check_memory(
     build: Build, # what shall be loaded
@@ -506,13 +507,13 @@ def __repr__(self: Session): return f'Session({self.target}, {human_bytes(self.b
 def load(
     model: str = 'nano',        # a name from `models()`, a checkpoint folder or a GGUF file
     engine: str = 'llama.cpp',  # one of `engines()`
-    format: str|None = None,    # one of `formats(engine)`; the engine's first if not given
+    format: str|None = None,    # one of `formats(engine)`; see `usual_format` if not given
     n_ctx: int = 2048,          # tokens the context holds
     progress: Callable[[str], None]|None = None, # told about slow steps
     **settings: Any,            # of the engine
 ) -> Session:
     "Open a target. Raises one of `core`'s errors before the load where it can be known."
-    format = format or weights.formats(engine)[0]
+    format = format or weights.usual_format(engine, model)
     check_format(engine, format)
     check_settings(engine, settings)
     return Session(Target(engine, format, str(model), settings), n_ctx, progress)
