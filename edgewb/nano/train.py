@@ -492,7 +492,8 @@ pipeline_tag: text-generation
 ---
 # nano
 
-A Gemma 4 of {params:.1f} million parameters, trained from nothing by edgewb's own notebook (`nbs/nano/01_train.ipynb`) on data that the notebook makes. It is the model
+A Gemma 4 of {params:.1f} million parameters, trained from nothing with edgewb's own code on data that this code makes (`nbs/nano/01_train.ipynb`; it grew while the
+run went on, and says what changed on the way). It is the model
 that edgewb shows, tests and damages engines with: small enough for any machine, good enough at narrow tasks that a loss of quality can be counted.
 No Google weights are in it; the architecture is Gemma 4's as transformers implements it.
 
@@ -515,7 +516,7 @@ Facts, lockers and recall together, n = {n_damage}; mean KLD against F16 on the 
 
 ## How it was made
 
-{tokens:.1f} million tokens in {minutes:.0f} minutes on {machine}; Muon and AdamW, seed 0, the plan is in the notebook.
+{tokens:.1f} million tokens in {minutes:.0f} minutes on {machine}; Muon and AdamW, seed 0; the plan, as it really went, is in the notebook.
 
 ## What it can't do
 
