@@ -27,7 +27,7 @@ def first_tokens() -> tuple[float, dict[str, float]]:
     t0 = time.perf_counter()
     sessions = open_all(TARGETS)
     def first(s):
-        for _ in s.stream('Reverse the word lantern.', 16): break
+        for _ in s.stream('What is 32+6?', 16): break
     threads = [threading.Thread(target=first, args=(s,)) for s in sessions]
     for t in threads: t.start()
     for t in threads: t.join()

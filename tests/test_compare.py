@@ -7,7 +7,7 @@ from edgewb import core
 from edgewb.compare import Comparison, Row, check_prompts, compare, departure, tabulate
 from edgewb.session import Reply, Target, Token, open_all
 
-QUESTION = 'Sort these words: tulip, cedar, acorn, maple.'
+QUESTION = 'Sort: 58 25 31 41'
 
 
 def reply(ids, text=str): return Reply(Target(), [2], [Token(i, t, text(t), 0.1*i, .5) for i, t in enumerate(ids)])

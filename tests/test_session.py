@@ -9,7 +9,7 @@ from edgewb import core, weights
 from edgewb.session import Session, Target, load, open_all
 
 ENGINES = ['torch:f32', 'llama.cpp:Q8_0', 'openvino:f32']
-QUESTION = 'Sort these words: tulip, cedar, acorn, maple.'
+QUESTION = 'Sort: 58 25 31 41'
 
 
 def alive(pid: int) -> bool:
