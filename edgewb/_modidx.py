@@ -184,6 +184,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'edgewb.engine_openvino._kv_token': ('engine_openvino.html#_kv_token', 'edgewb/engine_openvino.py'),
                                         'edgewb.engine_openvino._load': ('engine_openvino.html#_load', 'edgewb/engine_openvino.py'),
                                         'edgewb.engine_openvino._masks': ('engine_openvino.html#_masks', 'edgewb/engine_openvino.py'),
+                                        'edgewb.engine_openvino._no_telemetry': ( 'engine_openvino.html#_no_telemetry',
+                                                                                  'edgewb/engine_openvino.py'),
                                         'edgewb.engine_openvino._owners': ('engine_openvino.html#_owners', 'edgewb/engine_openvino.py'),
                                         'edgewb.engine_openvino._read': ('engine_openvino.html#_read', 'edgewb/engine_openvino.py'),
                                         'edgewb.engine_openvino._reason': ('engine_openvino.html#_reason', 'edgewb/engine_openvino.py'),

@@ -6,7 +6,7 @@
 __all__ = ['NAME', 'FORMATS', 'PRECISIONS', 'versions', 'make', 'weight_bytes', 'memory_needed', 'Engine']
 
 # %% ../nbs/07_engine_openvino.ipynb #ov-imports
-import json, shutil, warnings
+import json, shutil, sys, warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -191,6 +191,11 @@ def _weight_name(op) -> str:
     while node.get_type_name() in ('Convert', 'Reshape', 'Multiply', 'Subtract'): node = node.input_value(0).get_node()
     return ' '.join(node.output(0).get_names()) if node.get_type_name() == 'Constant' else ''
 
+# %% ../nbs/07_engine_openvino.ipynb #ov-tele-c
+def _no_telemetry():
+    "To be called before OpenVINO's converter or NNCF is imported."
+    sys.modules.setdefault('openvino_telemetry', None)  # importing it raises ImportError from now on
+
 # %% ../nbs/07_engine_openvino.ipynb #ov-make-c
 _FILES = 'config.json', 'generation_config.json', 'tokenizer.json'
 _DTYPES = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
@@ -205,6 +210,7 @@ def make(
     out: Path,    # the folder to write into
 ) -> Path:        # the folder that `Engine` loads
     "Export a checkpoint to a stateful IR. Needs memory for the weights as stored, and for `f32` as float32."
+    _no_telemetry()
     import openvino as ov
     source, out = Path(source), Path(out)
     if format not in FORMATS: raise unknown(UnknownFormat, 'openvino format', format, FORMATS)

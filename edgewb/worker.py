@@ -17,12 +17,12 @@ from typing import Any
 from . import core
 from .core import EdgewbError, EngineDied
 
-# %% ../nbs/02_worker.ipynb #bb15b48d
+# %% ../nbs/02_worker.ipynb #4edba7b8
 def _lifeline():
-    "End this process as soon as the parent is gone."
+    "End this process, and what it has started, as soon as the parent is gone."
     try: sys.stdin.buffer.read()
     except Exception: pass
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 # %% ../nbs/02_worker.ipynb #c8b631a0
 class EngineError(EdgewbError):
@@ -139,7 +139,7 @@ def recv(self: Worker) -> tuple:
 def close(self: Worker,
     wait: float = 2., # seconds for the child to end by itself
 ):
-    "End the child and remove its folder."
+    "End the child with all that it started, and remove its folder."
     _open.discard(self)
     try:
         self.conn.close()
@@ -149,6 +149,8 @@ def close(self: Worker,
         end()
         try: self.proc.wait(wait); break
         except subprocess.TimeoutExpired: pass
+    try: os.killpg(self.proc.pid, signal.SIGKILL)  # what the child's libraries may have started
+    except (ProcessLookupError, PermissionError): pass
     shutil.rmtree(self.dir, ignore_errors=True)
 
 @patch

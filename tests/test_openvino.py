@@ -1,5 +1,5 @@
 "OpenVINO: the export against transformers for every shape of Gemma 4, the cache, the formats, and what can be wrong with a build."
-import json, os, shutil
+import json, os, shutil, subprocess, sys
 from collections import Counter
 from pathlib import Path
 
@@ -297,3 +297,14 @@ def test_through_a_session(ids):
             own.append(int(y.argmax()))
             y = s.eval(own[-1:])
         assert full.ids == own and len(own) == 20
+
+
+def test_making_a_build_starts_nothing_and_tells_nobody(tmp_path):
+    "OpenVINO's and NNCF's telemetry would send a request from a forked process."
+    code = ("import sys\nfrom edgewb.engine_openvino import make\nfrom pathlib import Path\nfrom edgewb.weights import resolve\n"
+            "make(resolve('nano'), 'int8', Path(sys.argv[1]))\nimport psutil, json\n"
+            "print(json.dumps([len(psutil.Process().children(recursive=True)), sys.modules.get('openvino_telemetry') is None]))")
+    out = tmp_path/'out'
+    out.mkdir()
+    said = subprocess.run([sys.executable, '-c', code, str(out)], capture_output=True, text=True)
+    assert json.loads(said.stdout.splitlines()[-1]) == [0, True], said.stderr[-2000:]
