@@ -193,7 +193,7 @@ def _weight_name(op) -> str:
 
 # %% ../nbs/07_engine_openvino.ipynb #ov-tele-c
 def _no_telemetry():
-    "To be called before OpenVINO's converter or NNCF is imported."
+    "To be called before OpenVINO or NNCF is imported."
     sys.modules.setdefault('openvino_telemetry', None)  # importing it raises ImportError from now on
 
 # %% ../nbs/07_engine_openvino.ipynb #ov-make-c
@@ -277,6 +277,7 @@ class Engine:
         chunk: int = 256,        # tokens of a prefill step
         device: str = 'CPU',     # an OpenVINO device
     ):
+        _no_telemetry()
         import openvino as ov
         path = Path(path)
         self.note, self.n_ctx, self.chunk, self.device = _checked(path), int(n_ctx), max(1, int(chunk)), device

@@ -128,7 +128,8 @@ def recv(self: Worker) -> tuple:
     "The child's next message; an error sent by the child is raised here, and its death is an `EngineDied`."
     if self.conn.closed: raise EngineDied(f'{self.name} is closed: open it again.')
     try:
-        while not self.conn.poll(1): pass  # an interrupt falls here, not between the halves of a message
+        while not self.conn.poll(0.2):  # an interrupt falls here, not between the halves of a message
+            if self.proc.poll() is not None and not self.conn.poll(): raise EOFError
         m = self.conn.recv()
     except (EOFError, ConnectionResetError, OSError): raise self.died() from None
     if m[0] == 'error': _raise(*m[1:])
