@@ -52,7 +52,7 @@ def test_a_target_that_fails_keeps_its_row(sessions, tmp_path):
     bad.write_bytes(sessions[1].build.path.read_bytes()[:200_000])
     c = compare(QUESTION, [sessions[0], Target('llama.cpp', 'F32', str(bad))], rounds=0)
     assert not c[0].error and c[0].reply.text
-    assert 'truncated' in c[1].error and len(c[1].error.splitlines()) == 1
+    assert 'cut short' in c[1].error and len(c[1].error.splitlines()) == 1
     assert c[1].error in repr(c)
 
 
