@@ -8,7 +8,7 @@ __all__ = ['ENGINES', 'USUAL', 'GEMMA4', 'DTYPE_BYTES', 'PARTS', 'engines', 'eng
            'content_hash', 'build']
 
 # %% ../nbs/03_weights.ipynb #634e8189
-import hashlib, json, os, shutil, struct, time
+import hashlib, json, os, shutil, struct, threading, time
 from collections.abc import Callable
 from dataclasses import dataclass, asdict, field
 from functools import cache
@@ -164,7 +164,7 @@ def content_hash(
     memo = core.cache_dir('hashes')/hashlib.sha256(stamp.encode()).hexdigest()
     if memo.exists() and len(known := memo.read_text()) == 64: return known
     digest = hashlib.sha256('|'.join(f'{p.name}:{core.file_sha256(p)}' for p in files).encode()).hexdigest()
-    part = memo.with_name(f'{memo.name}.{os.getpid()}')
+    part = memo.with_name(f'{memo.name}.{os.getpid()}.{threading.get_ident()}')
     part.write_text(digest)
     part.replace(memo)
     return digest

@@ -64,3 +64,14 @@ def test_model_text_stays_text():
     evil = '<img src=x onerror=alert(1)>'
     c = Comparison('x', [Row(Target(), reply([1], lambda _: evil), bytes=1, bpw=1., load_s=1., peak=1)])
     assert '<img' not in c._repr_html_() and '&lt;img' in c._repr_html_() and evil in repr(c)
+
+
+def test_two_threads_may_hash_the_same_new_file(tmp_path, monkeypatch):
+    "Targets open side by side, also the very first time, when nothing is remembered yet."
+    from concurrent.futures import ThreadPoolExecutor
+    from edgewb.weights import content_hash
+    monkeypatch.setenv('EDGEWB_CACHE', str(tmp_path/'cache'))
+    for i in range(40):
+        f = tmp_path/f'{i}.bin'
+        f.write_bytes(bytes([i])*1000)
+        with ThreadPoolExecutor(8) as pool: assert len(set(pool.map(content_hash, [f]*8))) == 1
