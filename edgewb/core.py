@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EdgewbError', 'UnknownModel', 'UnknownEngine', 'UnknownFormat', 'BadBuild', 'Unsupported', 'NotEnoughMemory',
-           'PromptTooLong', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir',
+           'PromptTooLong', 'BadMedia', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir',
            'file_sha256', 'human_bytes']
 
 # %% ../nbs/00_core.ipynb #b1c6b4c1
@@ -40,6 +40,9 @@ class NotEnoughMemory(EdgewbError):
 # %% ../nbs/00_core.ipynb #98e299c8
 class PromptTooLong(EdgewbError):
     "The prompt has more tokens than the context has room for."
+
+class BadMedia(EdgewbError):
+    "A picture, sound or video that can't be read, is empty, or is nothing that a tower takes."
 
 class PromptMismatch(EdgewbError):
     "Two targets read the same text as different token ids, so that comparing them would mean nothing."
