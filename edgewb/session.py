@@ -244,10 +244,13 @@ def usable_cores() -> int:
 def check_memory(
     build: Build, # what shall be loaded
     n_ctx: int,   # context length
+    **settings: Any, # of the engine
 ):
     "`NotEnoughMemory` if loading this build would not fit in what the machine has free now."
     import psutil
-    need = getattr(engine_module(build.engine), 'memory_needed', lambda path, fmt, n: build.bytes)(build.path, build.format, n_ctx)
+    needed = getattr(engine_module(build.engine), 'memory_needed', lambda path, fmt, n: build.bytes)
+    told = any(p.kind == Parameter.VAR_KEYWORD for p in signature(needed).parameters.values())
+    need = needed(build.path, build.format, n_ctx, **(settings if told else {}))
     free = psutil.virtual_memory().available
     if need > free: raise NotEnoughMemory(f'loading {build} takes about {human_bytes(need)} and {human_bytes(free)} are free: '
                                           'choose a smaller format or a shorter context, or close other sessions.')
@@ -277,7 +280,7 @@ class Session:
         mod = engine_module(target.engine)
         settings = {'n_ctx': n_ctx, 'threads': usable_cores()} | getattr(mod, 'settings_for', lambda f: {})(target.format) | target.settings
         self.n_ctx = settings['n_ctx']
-        check_memory(self.build, self.n_ctx)
+        check_memory(self.build, self.n_ctx, **{k: v for k, v in target.settings.items() if k != 'n_ctx'})
         self._lock, self._rid, self._stream = threading.Lock(), 0, lambda: None
         t0 = time.perf_counter()
         self._start(settings)
