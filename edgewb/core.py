@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EdgewbError', 'UnknownModel', 'UnknownEngine', 'UnknownFormat', 'BadBuild', 'Unsupported', 'NotEnoughMemory',
-           'PromptTooLong', 'BadMedia', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir',
-           'file_sha256', 'human_bytes']
+           'PromptTooLong', 'BadMedia', 'BadTemplate', 'BadCall', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown',
+           'settings', 'cache_dir', 'file_sha256', 'human_bytes']
 
 # %% ../nbs/00_core.ipynb #b1c6b4c1
 import difflib, hashlib, os, sys, tempfile
@@ -43,6 +43,12 @@ class PromptTooLong(EdgewbError):
 
 class BadMedia(EdgewbError):
     "A picture, sound or video that can't be read, is empty, or is nothing that a tower takes."
+
+class BadTemplate(EdgewbError):
+    "A chat template that is broken, refuses the conversation, or takes more than its limits."
+
+class BadCall(EdgewbError):
+    "A tool call, or a tool's declaration, that can't be used as it is."
 
 class PromptMismatch(EdgewbError):
     "Two targets read the same text as different token ids, so that comparing them would mean nothing."
