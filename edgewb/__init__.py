@@ -10,7 +10,7 @@ from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 _PUBLIC = {
-    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory EngineDied PromptMismatch',
+    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory NotEnoughDisk NoAccess DownloadFailed EngineDied PromptMismatch',
     'hardware': 'Hardware detect',
     'weights': 'Build build engines formats models',
     'session': 'Reply Session Target Token generate load stream',
@@ -22,7 +22,7 @@ __all__ = ['__version__', *_HOME]
 
 if _TYPE_CHECKING:
     from .core import (EdgewbError, UnknownModel, UnknownEngine, UnknownFormat, BadBuild, BadMedia, BadTemplate, BadCall, Unsupported, PromptTooLong,
-                       NotEnoughMemory, EngineDied, PromptMismatch)
+                       NotEnoughMemory, NotEnoughDisk, NoAccess, DownloadFailed, EngineDied, PromptMismatch)
     from .hardware import Hardware, detect
     from .weights import Build, build, engines, formats, models
     from .session import Reply, Session, Target, Token, generate, load, stream

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EdgewbError', 'UnknownModel', 'UnknownEngine', 'UnknownFormat', 'BadBuild', 'Unsupported', 'NotEnoughMemory',
-           'PromptTooLong', 'BadMedia', 'BadTemplate', 'BadCall', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown',
-           'settings', 'cache_dir', 'file_sha256', 'human_bytes']
+           'NotEnoughDisk', 'NoAccess', 'DownloadFailed', 'PromptTooLong', 'BadMedia', 'BadTemplate', 'BadCall',
+           'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir', 'file_sha256', 'human_bytes']
 
 # %% ../nbs/00_core.ipynb #b1c6b4c1
 import difflib, hashlib, os, sys, tempfile
@@ -36,6 +36,15 @@ class Unsupported(EdgewbError):
 
 class NotEnoughMemory(EdgewbError):
     "Loading would need more memory than the machine has free."
+
+class NotEnoughDisk(EdgewbError):
+    "A download or a build would need more room than the disk has free."
+
+class NoAccess(EdgewbError):
+    "The hub wants a token, or its terms accepted, before it gives this model."
+
+class DownloadFailed(EdgewbError):
+    "The network or the hub failed; what had come is kept for the next attempt."
 
 # %% ../nbs/00_core.ipynb #98e299c8
 class PromptTooLong(EdgewbError):
