@@ -280,7 +280,7 @@ class Session:
         mod = engine_module(target.engine)
         settings = {'n_ctx': n_ctx, 'threads': usable_cores()} | getattr(mod, 'settings_for', lambda f: {})(target.format) | target.settings
         self.n_ctx = settings['n_ctx']
-        check_memory(self.build, self.n_ctx, **{k: v for k, v in target.settings.items() if k != 'n_ctx'})
+        check_memory(self.build, self.n_ctx, **{k: v for k, v in target.settings.items() if k not in ('n_ctx', 'threads')})
         self._lock, self._rid, self._stream = threading.Lock(), 0, lambda: None
         t0 = time.perf_counter()
         self._start(settings)
