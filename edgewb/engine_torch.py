@@ -15,6 +15,7 @@ from typing import Any
 
 from .core import BadBuild, Unsupported, cache_dir, unknown
 from .hardware import detect
+from .media import SoftTokens, Towers, check
 from .tokens import Tokenizer, eog_ids
 
 # %% ../nbs/05_engine_torch.ipynb #eee443f6
@@ -115,19 +116,23 @@ class Engine:
         device_map: str|dict = '', # where the weights lie: one of `MAPS`, or a table; empty: all on the device
         max_memory: str|int|dict = '', # RAM that weights may take, as '4GB', or a table by device; the rest stays on disk
         offload_folder: str = '', # for weights that can't be read from the checkpoint as they are (experts)
+        image_tokens: int = 0,    # soft tokens that a picture may cost: one of `media.BUDGETS`; 0: what the checkpoint says
     ):
         import torch, transformers
         if dtype not in DTYPES: raise unknown(Unsupported, 'torch dtype', dtype, DTYPES)
-        self.device = pick_device(device)
+        self.device, self.towers = pick_device(device), Towers.of(Path(path), image_tokens)
         transformers.utils.logging.disable_progress_bar()
         if threads: torch.set_num_threads(threads)
         self.torch, self.chunk, self.n_ctx, self.attention = torch, chunk, n_ctx, attention
         places = _placement(self.device, device_map, max_memory)
         if places: places['offload_folder'] = offload_folder or os.environ.get('EDGEWB_WORKER_DIR') or str(cache_dir('offload'))
-        self.model = _read(Path(path), dtype=getattr(torch, dtype), attn_implementation=attention, **places)
+        parts = {'text_config': attention, 'vision_config': attention, 'audio_config': 'eager'} # all that transformers has for the conformer
+        self.model = _read(Path(path), dtype=getattr(torch, dtype), attn_implementation=parts if self.towers.audio else attention, **places)
         if not places: self.model.to(self.device)
         self.vocab_size = self.model.config.get_text_config().vocab_size
         self.tokenizer, self.eog = Tokenizer(path), eog_ids(path)
+        self.path, self.soft = Path(path), SoftTokens()
+        self._placeholders = {i for k in ('image', 'audio', 'video') if (i := getattr(self.model.config, f'{k}_token_id', None)) is not None}
         self.trim(0)
 
 # %% ../nbs/05_engine_torch.ipynb #32d51bb2
@@ -141,8 +146,8 @@ def tokenize(self: Engine, text: str) -> list[int]:
 
 @patch
 def pieces(self: Engine, ids: Sequence[int]) -> list[bytes]:
-    "The bytes that each token stands for."
-    return self.tokenizer.pieces(ids)
+    "The bytes that each token stands for; a soft token is its placeholder."
+    return [self.soft.piece(i) if i < 0 else self.tokenizer.pieces([i])[0] for i in ids]
 
 # %% ../nbs/05_engine_torch.ipynb #698be8fc
 @patch
@@ -153,15 +158,43 @@ def eval(self: Engine,
 ):                            # float32 array [vocab], or [n, vocab]
     "Run tokens through the model; returns the logits after the last one (softcap applied), or after each."
     torch, out = self.torch, []
-    for i in range(0, len(tokens), self.chunk):
+    for i, end in self.soft.steps(tokens, self.chunk, self.towers.bidirectional, mixed=True):
         if stop and stop(): break
-        ids = torch.tensor([list(tokens[i:i+self.chunk])], device=self.device)
-        with torch.inference_mode():
-            y = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=0 if all else 1)
-        self.pos += ids.shape[1]
-        if all or i + self.chunk >= len(tokens): out.append(y.logits[0].float())
+        y = self._step(tokens[i:end], 0 if all else 1)
+        self.pos += end - i
+        if all or end == len(tokens): out.append(y.float())
     y = (torch.cat(out) if out else torch.zeros(1, self.vocab_size)).cpu().numpy()
     return y if all else y[-1]
+
+# %% ../nbs/05_engine_torch.ipynb #ca3cf377
+@patch
+def _step(self: Engine, ids: Sequence[int], keep: int):
+    "Logits of the last `keep` of these tokens, or of all for 0."
+    torch = self.torch
+    if min(ids) < 0 or not self._placeholders.isdisjoint(ids):
+        from edgewb.media_torch import step
+        return step(self.model, self.cache, self.pos, ids, self.soft, self.towers.bidirectional, keep)
+    with torch.inference_mode():
+        return self.model(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=self.cache, use_cache=True, logits_to_keep=keep).logits[0]
+
+# %% ../nbs/05_engine_torch.ipynb #5adb52d1
+@patch
+def embed(self: Engine,
+    kind: str,      # 'image', 'audio' or 'video'
+    data: Any,      # uint8 [H, W, 3], float32 [n] at 16 kHz, or uint8 [frames, H, W, 3]
+) -> list[int]:     # negative ids, one a soft token
+    "Run a medium through its tower and keep the rows. `Unsupported` where the model has no such tower, `BadMedia` for data that it can't take."
+    from edgewb import media_torch as m
+    self.towers.need(kind)
+    data = check(kind, data)
+    if kind != 'audio': return self.soft.add(kind, m.see(self.model, self.towers, data if kind == 'video' else data[None], kind == 'video'))
+    self.ears = getattr(self, 'ears', None) or m.ears(self.path)
+    return self.soft.add(kind, [m.hear(self.model, self.ears, data)])
+
+@patch
+def forget(self: Engine):
+    "Drop the rows of all media: their ids are worth nothing from here on."
+    self.soft.clear()
 
 # %% ../nbs/05_engine_torch.ipynb #79a75cac
 @patch
@@ -188,7 +221,7 @@ def describe(self: Engine) -> dict[str, Any]:
     "What runs, as it ended up."
     t = self.torch
     return dict(engine=NAME, torch=t.__version__, transformers=version('transformers'), dtype=str(self.model.dtype).removeprefix('torch.'),
-                device=self.device, weights_in=self.places(), threads=t.get_num_threads(), attention=self.attention, n_ctx=self.n_ctx,
+                device=self.device, weights_in=self.places(), towers=self.towers.describe(), threads=t.get_num_threads(), attention=self.attention, n_ctx=self.n_ctx,
                 cpu=t.backends.cpu.get_cpu_capability())
 
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUDGETS', 'MAX_PIXELS', 'RATE', 'MAX_S', 'MAX_FRAMES', 'FPS', 'KINDS', 'target_size', 'picture', 'scaled', 'cut',
-           'resample', 'sound', 'frames', 'chosen', 'timestamps', 'Towers', 'of', 'fit', 'patches', 'need', 'check',
-           'SoftTokens', 'rows', 'block', 'piece', 'steps', 'Medium', 'read', 'media']
+           'resample', 'sound', 'frames', 'chosen', 'timestamps', 'Towers', 'of', 'fit', 'patches', 'describe', 'need',
+           'check', 'SoftTokens', 'rows', 'block', 'vision', 'piece', 'steps', 'Medium', 'read', 'media']
 
 # %% ../nbs/02c_media.ipynb #9eb49e69
 import base64, io, json, math, os, struct, warnings
@@ -317,6 +317,12 @@ def patches(self: Towers, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cut(pixels, self.patch*(self.pool if self.merged else 1))
 
 @_patch
+def describe(self: Towers) -> dict[str, Any]:
+    "What can be shown, for a session's `info`."
+    kinds = [k for k in KINDS if (self.audio if k == 'audio' else self.vision)]
+    return dict(kinds=kinds, image_tokens=self.budget, frame_tokens=self.frame_budget, frames=self.frames, bidirectional=self.bidirectional) if kinds else dict(kinds=[])
+
+@_patch
 def need(self: Towers, kind: str):
     "`Unsupported` unless the model has a tower for this kind of medium."
     if kind not in KINDS: raise Unsupported(f"'{kind}' is no kind of medium: {', '.join(KINDS)}.")
@@ -383,6 +389,12 @@ def block(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # int64 [n]; -1 f
     return out
 
 @_patch
+def vision(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # int64 [n]; -1 also for a sound's
+    "The picture or frame that each id belongs to."
+    block = self.block(ids)
+    return np.where(np.array([k != 'audio' for k in self._kind] or [False])[block], block, -1)
+
+@_patch
 def piece(self: SoftTokens, id: int) -> bytes:
     "What a soft token reads as: its placeholder."
     return f'<|{self._kind[int(self.block([id])[0])]}|>'.encode()
@@ -397,9 +409,8 @@ def steps(self: SoftTokens,
 ) -> Iterator[tuple[int, int]]: # from, to
     "Cut a prompt into steps."
     block = self.block(ids)
-    kept = block >= 0
-    if whole and self.blocks: kept &= np.array([k != 'audio' for k in self._kind])[block]
-    inside = kept & (block == np.r_[-2, block[:-1]]) if whole else np.zeros(len(block), bool) # no cut before these
+    picture = self.vision(ids) if whole else np.full(len(block), -1)
+    inside = (picture >= 0) & (picture == np.r_[-2, picture[:-1]]) # no cut before these
     turns = (block >= 0) != np.r_[False, block[:-1] >= 0]
     at = 0
     while at < len(block):

@@ -97,7 +97,7 @@ def safetensors_header(
     return head
 
 # %% ../nbs/03_weights.ipynb #213eb7ec
-GEMMA4 = ('gemma4', 'gemma4_text')
+GEMMA4 = ('gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text')
 
 def check_checkpoint(
     folder: Path, # Hugging Face layout
