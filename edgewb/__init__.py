@@ -15,6 +15,7 @@ _PUBLIC = {
     'weights': 'Build build engines formats models',
     'session': 'Reply Session Target Token generate load stream',
     'compare': 'Comparison compare',
+    'conform': 'Conformance conform',
     'widgets': 'CompareWidget load_ipython_extension',
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
@@ -27,6 +28,7 @@ if _TYPE_CHECKING:
     from .weights import Build, build, engines, formats, models
     from .session import Reply, Session, Target, Token, generate, load, stream
     from .compare import Comparison, compare
+    from .conform import Conformance, conform
     from .widgets import CompareWidget, load_ipython_extension
 
 
@@ -40,11 +42,15 @@ def __dir__():
 
 
 class _Package(_ModuleType):
-    "`edgewb.compare` is the function also after the module of that name was imported, when Python would put the module there."
+    "`edgewb.compare` and `edgewb.conform` are the functions also after the modules of those names were imported, when Python would put the modules there."
     @property
     def compare(self): return _import_module('edgewb.compare').compare
     @compare.setter
     def compare(self, module): pass
+    @property
+    def conform(self): return _import_module('edgewb.conform').conform
+    @conform.setter
+    def conform(self, module): pass
 
 
 _sys.modules[__name__].__class__ = _Package
