@@ -197,6 +197,9 @@ def _start(self: Engine, np: Any):
     self._memory = C.llama_get_memory(self._ctx)
     self._window = C.llama_model_n_swa(self._model)
     self.vocab_size: int = C.llama_vocab_n_tokens(self._vocab)
+    n_banned = ctypes.c_int32()
+    banned = C.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n_banned))
+    self.suppressed: frozenset[int] = frozenset(banned[i] for i in range(n_banned.value))
     self.eog: frozenset[int] = frozenset(i for i in range(self.vocab_size) if C.llama_vocab_is_eog(self._vocab, i))
     self.pos = 0                                   # tokens in the cache
     self._past = np.zeros(self.n_ctx, np.int32)    # what they are

@@ -25,6 +25,7 @@ from . import core, weights
 from .hardware import detect
 from .core import EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
 from .weights import Build, check_format, engine_module
+from .tokens import suppressed_ids
 from .worker import Worker, _error
 
 # %% ../nbs/04_session.ipynb #91c22b1b
@@ -152,6 +153,7 @@ def decode(
     top_k: int = 64, top_p: float = .95, # see `sample`
     seed: int = 0,               # of the draws
     ignore_eog: bool = False,    # go on past the end of the turn: for timing a fixed number of tokens
+    banned: Sequence[int] = (),  # ids that may not be drawn
     stopped: Callable[[], bool] = lambda: False, # asked before each token
     fast: bool = True,           # take the engine's own greedy path where it has one
     facts: dict|None = None,     # gets `finish` and `prefill_s`
@@ -164,8 +166,8 @@ def decode(
     logits = eng.eval(ids, stop=stopped)
     facts |= dict(prefill_s=time.perf_counter() - t0, finish='length' if room == max_tokens else 'context')
     if stopped(): facts['finish'] = 'stopped'; return
-    own = fast and not top and not temperature and hasattr(eng, 'greedy')
-    picks = _fast(eng, logits, room) if own else _plain(eng, logits, room, top, temperature, top_k, top_p, seed)
+    own = fast and not top and not temperature and not banned and hasattr(eng, 'greedy')
+    picks = _fast(eng, logits, room) if own else _plain(eng, logits, room, top, temperature, top_k, top_p, seed, banned)
     for id, p, alt in picks:
         yield id, time.perf_counter() - t0, p, alt
         if id in eng.eog and not ignore_eog: facts['finish'] = 'stop'; return
@@ -180,10 +182,11 @@ def _fast(eng: Any, logits: np.ndarray, n: int):
     for id in eng.greedy(first, n - 1): yield id, None, []
 
 # %% ../nbs/04_session.ipynb #368b0a84
-def _plain(eng: Any, logits: np.ndarray, n: int, top: int, temperature: float, top_k: int, top_p: float, seed: int):
+def _plain(eng: Any, logits: np.ndarray, n: int, top: int, temperature: float, top_k: int, top_p: float, seed: int, banned: Sequence[int] = ()):
     "The same by `eval`, with probabilities and sampling."
     rng = np.random.default_rng(seed)
     for i in range(n):
+        if banned: logits = np.array(logits); logits[list(banned)] = -np.inf
         id, p, alt = sample(logits, rng, temperature, top_k, top_p), None, []
         if top:
             probs = softmax(logits)
@@ -225,7 +228,7 @@ def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
     stop = np.memmap(folder/'stop', dtype=np.int64, mode='r')
     conn.send(('ready', eng.describe()))
     calls = dict(tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), trim=lambda n: eng.trim(n),
-                 pos=lambda: eng.pos, describe=lambda: eng.describe(), eog=lambda: sorted(eng.eog),
+                 pos=lambda: eng.pos, describe=lambda: eng.describe(), eog=lambda: sorted(eng.eog), suppressed=lambda: sorted(getattr(eng, 'suppressed', ())),
                  eval=lambda tokens, all: _share(folder/'logits', eng.eval(tokens, all=all)))
     while True:
         op, rid, kw = conn.recv()
@@ -417,6 +420,15 @@ def _finish(self: TokenStream):
         self._done, self.session._stream = True, lambda: None
         self.session._lock.release()
 
+# %% ../nbs/04_session.ipynb #4b8dc97f
+@patch(as_prop=True)
+def suppressed(self: Session) -> list[int]:
+    "Ids that are never drawn: `suppress_tokens` of the checkpoint, or of the GGUF file."
+    if '_suppressed' not in self.__dict__:
+        source = weights.resolve(self.target.model)
+        self._suppressed = sorted(suppressed_ids(source)) if source.is_dir() else self._call('suppressed')
+    return self._suppressed
+
 # %% ../nbs/04_session.ipynb #23eeec2b
 @patch
 def stop(self: TokenStream):
@@ -465,7 +477,7 @@ def stream(self: Session,
     if len(ids) >= self.n_ctx: raise PromptTooLong(f'the prompt has {len(ids)} tokens and the context {self.n_ctx}: shorten it, '
                                                    f'or open the session with n_ctx={len(ids) + max_tokens}.')
     return TokenStream(self, ids, max_tokens=max_tokens, top=top, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, fast=fast,
-                       ignore_eog=ignore_eog)
+                       ignore_eog=ignore_eog, banned=self.suppressed)
 
 # %% ../nbs/04_session.ipynb #3df5f4f9
 @patch

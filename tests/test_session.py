@@ -201,3 +201,17 @@ def test_sessions_stream_side_by_side(sessions):
     for t in ts: t.join(120)
     assert all(len(ids) == 60 for ids, _ in texts.values())
     assert max(first.values()) < max(end for _, end in texts.values())
+
+@pytest.mark.parametrize('target', ENGINES[:2])
+def test_suppressed_tokens_are_never_drawn(tmp_path, target):
+    "generation_config's suppress_tokens holds in every engine (the rule is the session's); a greedy reply takes the next best instead."
+    import json, shutil
+    for f in weights.resolve('nano').iterdir():
+        if f.suffix in weights.PARTS: shutil.copy(f, tmp_path)
+    engine, format = target.split(':')
+    with load('nano', engine, format) as s: usual = s.generate(QUESTION, 8)
+    file = tmp_path/'generation_config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {'suppress_tokens': usual.ids[:1]}))
+    with load(str(tmp_path), engine, format) as s:
+        assert s.suppressed == usual.ids[:1]
+        for how in (dict(), dict(top=2), dict(temperature=1.)): assert usual.ids[0] not in s.generate(QUESTION, 8, ignore_eog=True, **how).ids
