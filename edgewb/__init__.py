@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 _PUBLIC = {
     'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory NotEnoughDisk NoAccess DownloadFailed EngineDied PromptMismatch',
     'hardware': 'Hardware detect',
+    'gemma4': 'catalogue model shapes',
+    'recipes': 'inventory',
+    'cost': 'bytes_per_token fits',
     'weights': 'Build build engines formats models',
+    'hub': 'Download fetch',
     'session': 'Reply Session Target Token generate load stream',
     'compare': 'Comparison compare',
     'conform': 'Conformance conform',
@@ -25,7 +29,11 @@ if _TYPE_CHECKING:
     from .core import (EdgewbError, UnknownModel, UnknownEngine, UnknownFormat, BadBuild, BadMedia, BadTemplate, BadCall, Unsupported, PromptTooLong,
                        NotEnoughMemory, NotEnoughDisk, NoAccess, DownloadFailed, EngineDied, PromptMismatch)
     from .hardware import Hardware, detect
+    from .gemma4 import catalogue, model, shapes
+    from .recipes import inventory
+    from .cost import bytes_per_token, fits
     from .weights import Build, build, engines, formats, models
+    from .hub import Download, fetch
     from .session import Reply, Session, Target, Token, generate, load, stream
     from .compare import Comparison, compare
     from .conform import Conformance, conform
