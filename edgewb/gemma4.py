@@ -94,8 +94,8 @@ def _whole(
 def _kinds(t: dict[str, Any], n: int) -> list[bool]:
     "For each layer, whether it is a full one. Unsaid, every sixth is; the last always is."
     said = t.get('layer_types') or ['full_attention' if (i + 1) % 6 == 0 else 'sliding_attention' for i in range(n)]
-    if not isinstance(said, list) or len(said) != n or set(said) - {'full_attention', 'sliding_attention'}:
-        raise BadBuild(f"'layer_types' in the config names {len(said)} layers for a model of {n}, or kinds that Gemma 4 does not have.")
+    if not isinstance(said, list) or len(said) != n or any(k not in ('full_attention', 'sliding_attention') for k in said):
+        raise BadBuild(f"'layer_types' in the config does not name {n} kinds of layer that Gemma 4 has.")
     return [k == 'full_attention' for k in said[:-1]] + [True]
 
 # %% ../nbs/01_gemma4.ipynb #7af7aec6
@@ -105,8 +105,9 @@ def _own(t: dict[str, Any], i: int, full: bool, k_eq_v: bool) -> tuple[int, int]
     if per is None and full: # Google's spelling
         per = {str(i): dict(head_dim=_whole(t, 'global_head_dim', 512, 1))}
         if k_eq_v and t.get('num_global_key_value_heads'): per[str(i)]['num_key_value_heads'] = _whole(t, 'num_global_key_value_heads', least=1)
-    if not isinstance(per or {}, dict): raise BadBuild("'per_layer_config' in the config is no table.")
-    mine = (per or {}).get(str(i)) or (per or {}).get(i) or {}
+    per = per or {}
+    mine = (per.get(str(i)) or per.get(i) or {}) if isinstance(per, dict) else per
+    if not isinstance(mine, dict): raise BadBuild("'per_layer_config' in the config is no table of tables.")
     return _whole({**t, **mine}, 'num_key_value_heads', 4, 1), _whole({**t, **mine}, 'head_dim', 256, 1)
 
 # %% ../nbs/01_gemma4.ipynb #ab67ad5b
@@ -122,7 +123,8 @@ def _layers(t: dict[str, Any], drafter: bool) -> tuple[Layer, ...]:
         kv, d = _own(t, i, full[i], k_eq_v)
         own = i < n - shared
         ff = _whole(t, 'intermediate_size', least=1)*(2 if wide and not own else 1)
-        out.append(Layer(full[i], _whole(t, 'num_attention_heads', least=1), kv, d, ff, i if own else source.get(full[i]), not (k_eq_v and full[i])))
+        reads = i if own else source.get(full[i])
+        out.append(Layer(full[i], _whole(t, 'num_attention_heads', least=1), kv, d, ff, reads, reads is None or not (k_eq_v and full[i])))
     return tuple(out)
 
 # %% ../nbs/01_gemma4.ipynb #6351e5a4
@@ -158,6 +160,7 @@ def _special(c: dict[str, Any], t: dict[str, Any], unified: bool) -> dict[str, i
         out |= dict(ple=_whole({'hidden_size_per_layer_input': said}, 'hidden_size_per_layer_input'), ple_vocab=_whole(t, 'vocab_size_per_layer_input', 262144, 1))
     if t.get('enable_moe_block'):
         out |= {ours: _whole(t, theirs, least=1) for ours, theirs in (('experts', 'num_experts'), ('top_k', 'top_k_experts'), ('expert_ff', 'moe_intermediate_size'))}
+        if out['top_k'] > out['experts']: raise BadBuild(f"the config has a token choose {out['top_k']} of {out['experts']} experts.")
     return out
 
 # %% ../nbs/01_gemma4.ipynb #cd44fdce
@@ -166,16 +169,17 @@ def from_config(
     name: str = 'model',
 ) -> Shapes:
     "The shapes that a config describes; `BadBuild` where it isn't Gemma 4's, or makes no sense."
-    kind = str(config.get('model_type'))
+    kind = str(config.get('model_type')) if isinstance(config, dict) else 'broken'
     if not kind.startswith('gemma4'): raise BadBuild(f"the config describes a '{kind}' model, not a Gemma 4.")
     for k in ('text_config', 'vision_config', 'audio_config'):
-        if not isinstance(config.get(k) or {}, dict): raise BadBuild(f"'{k}' in the config is no table.")
+        if not isinstance(config.get(k), dict|None): raise BadBuild(f"'{k}' in the config is no table.")
     t, unified = config.get('text_config') or config, 'unified' in kind
-    more = _special(config, t, unified)
+    more, cap = _special(config, t, unified), t.get('final_logit_softcapping') or 0
+    if not isinstance(cap, (int, float)): raise BadBuild(f"'final_logit_softcapping' in the config is {cap!r}, not a number.")
     dtype = t.get('dtype') or config.get('dtype') or t.get('torch_dtype')
     return Shapes(name, kind, _whole(t, 'hidden_size', least=1), _whole(t, 'vocab_size', 262144, 1), _layers(t, 'backbone' in more),
         _whole(t, 'sliding_window', 1024 if unified else 512, 1), _whole(t, 'max_position_embeddings', 262144 if unified else 131072, 1),
-        tied=t.get('tie_word_embeddings') is not False, softcap=float(t.get('final_logit_softcapping') or 0),
+        tied=t.get('tie_word_embeddings') is not False, softcap=float(cap),
         bidirectional=str(t.get('use_bidirectional_attention') or ''), vision=_vision(config.get('vision_config'), unified),
         audio=_audio(config.get('audio_config'), unified), dtype={'float32': 'F32', 'float16': 'F16'}.get(dtype, 'BF16'), **more)
 
@@ -263,37 +267,42 @@ def model(
     if not found: raise unknown(UnknownModel, 'Gemma 4 repository', str(name), [m.hub.removeprefix('google/') for m in catalogue()], 'edgewb.catalogue()')
     return found
 
-# %% ../nbs/01_gemma4.ipynb #12bdfb84
-def _per_layer(v: Any, n: int) -> list[int]:
-    return [int(x) for x in v] if isinstance(v, tuple) else [int(v)]*n
-
+# %% ../nbs/01_gemma4.ipynb #2a8dfd6c
 def _gguf_layers(inv: gguf.Inventory) -> tuple[Layer, ...]:
     n = int(inv.get('block_count', 0))
-    shared, names = int(inv.get('attention.shared_kv_layers', 0)), {t.name for t in inv}
+    if not 0 < n <= 1000: raise ValueError(f'{n} layers')
+    each = lambda key: [int(x) for x in v] if isinstance(v := inv.get(key, 0), tuple) else [int(v)]*n
+    heads, kv, ff = (each(k) for k in ('attention.head_count', 'attention.head_count_kv', 'feed_forward_length'))
     full = [not sliding for sliding in inv.get('attention.sliding_window_pattern', ())]
-    if not 0 < n <= 1000 or len(full) != n: raise BadBuild(f'{inv.files[0].name} names {n} layers and the kinds of {len(full)}: its header is damaged.')
-    heads, kv, ff = (_per_layer(inv.get(k, 1), n) for k in ('attention.head_count', 'attention.head_count_kv', 'feed_forward_length'))
     wide = [int(inv.get('attention.key_length' + ('' if f else '_swa'), 0)) for f in full]
-    source = {full[i]: i for i in range(n - shared)}
-    has_v = [f'blk.{i}.attn_v.weight' in names or (i >= n - shared and f'blk.{source.get(full[i])}.attn_v.weight' in names) for i in range(n)]
-    return tuple(Layer(full[i], heads[i], kv[i], wide[i], ff[i], i if i < n - shared else source.get(full[i]), has_v[i]) for i in range(n))
+    if any(len(x) != n or min(x) < 1 for x in (heads, kv, ff, wide)): raise ValueError('not one number for each layer')
+    own, names = n - int(inv.get('attention.shared_kv_layers', 0)), {t.name for t in inv}
+    source = {full[i]: i for i in range(own)}
+    reads = [i if i < own else source.get(full[i]) for i in range(n)]
+    has_v = [r is None or f'blk.{r}.attn_v.weight' in names for r in reads]
+    return tuple(Layer(full[i], heads[i], kv[i], wide[i], ff[i], reads[i], has_v[i]) for i in range(n))
+
+# %% ../nbs/01_gemma4.ipynb #37cf81cc
+def _gguf_shapes(inv: gguf.Inventory, size: dict[str, tuple[int, ...]]) -> Shapes:
+    whole = lambda key: int(inv.get(key, 0))
+    floats = {t.type for t in inv if len(t.shape) > 1} & {'F32', 'F16', 'BF16'}
+    return Shapes(str(inv.meta.get('general.name', inv.files[0].stem)), 'gemma4_assistant' if inv.arch.endswith('assistant') else 'gemma4_text',
+        whole('embedding_length'), size['token_embd.weight'][-1], _gguf_layers(inv), whole('attention.sliding_window'), whole('context_length'),
+        whole('embedding_length_per_layer_input'), size.get('per_layer_token_embd.weight', (0,))[-1], whole('expert_count'), whole('expert_used_count'),
+        whole('expert_feed_forward_length'), 'output.weight' not in size, float(inv.get('final_logit_softcapping', 0)),
+        backbone=whole('embedding_length_out'), dtype=floats.pop() if len(floats) == 1 else 'BF16')
 
 # %% ../nbs/01_gemma4.ipynb #f053aa96
 def from_gguf(
     inv: gguf.Inventory, # as `gguf.inventory` reads it
 ) -> Shapes:
     "The shapes of the text model in a GGUF file; its towers are in a file of their own, if anywhere."
-    if not inv.arch.startswith('gemma4'): raise BadBuild(f"{inv.files[0].name} is a '{inv.arch}' model, not a Gemma 4.")
-    size = {t.name: t.shape for t in inv}
-    layers, ple = _gguf_layers(inv), int(inv.get('embedding_length_per_layer_input', 0))
-    if 'token_embd.weight' not in size: raise BadBuild(f'{inv.files[0].name} has no token_embd.weight: it is damaged, or not a whole model.')
-    floats = {t.type for t in inv if len(t.shape) > 1} & {'F32', 'F16', 'BF16'}
-    kind = 'gemma4_assistant' if inv.arch.endswith('assistant') else 'gemma4_text'
-    return Shapes(str(inv.meta.get('general.name', inv.files[0].stem)), kind, int(inv.get('embedding_length', 0)), size['token_embd.weight'][-1], layers,
-        int(inv.get('attention.sliding_window', 0)), int(inv.get('context_length', 0)), ple, size.get('per_layer_token_embd.weight', (0, 0))[-1],
-        int(inv.get('expert_count', 0)), int(inv.get('expert_used_count', 0)), int(inv.get('expert_feed_forward_length', 0)),
-        'output.weight' not in size, float(inv.get('final_logit_softcapping', 0)), backbone=int(inv.get('embedding_length_out', 0)),
-        dtype=floats.pop() if len(floats) == 1 else 'BF16')
+    name, size = inv.files[0].name, {t.name: t.shape for t in inv}
+    if not inv.arch.startswith('gemma4'): raise BadBuild(f"{name} is a '{inv.arch}' model, not a Gemma 4.")
+    if not size.get('token_embd.weight'): raise BadBuild(f'{name} has no token_embd.weight: it is damaged, or not a whole model.')
+    try: return _gguf_shapes(inv, size)
+    except (ValueError, TypeError, IndexError, OverflowError) as e:
+        raise BadBuild(f'{name} has a header that makes no sense ({e}): it is damaged. Download or build it again.') from None
 
 # %% ../nbs/01_gemma4.ipynb #bc1679d6
 def _shipped() -> dict[str, Path]:

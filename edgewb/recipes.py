@@ -226,7 +226,7 @@ def inventory(
     engine, source = engine_of(format, engine), source or s.dtype
     published = s.vocab == 262144 and s.kind in ('gemma4', 'gemma4_unified') # Google's own checkpoints
     if engine == 'openvino': out = _ov_tensors(s, format)
-    elif engine == 'torch': out = [Stored(t.name, t.shape, t.role, t.layer, format.upper()) for t in tensors(s, bool(stored))]
+    elif engine == 'torch': out = [Stored(t.name, t.shape, t.role, t.layer, 'I64' if t.role == 'order' else format.upper()) for t in tensors(s, bool(stored))]
     else:
         ts = gguf_tensors(s, published if stored is None else stored)
         out = [Stored(t.name, t.shape, t.role, t.layer, _plain(t, format)) for t in ts] if format in PLAIN else _typed(ts, s, format, source)
