@@ -9,7 +9,7 @@ __all__ = ['Settings', 'kv_bytes', 'memory_need', 'memory_needed', 'Engine']
 import ctypes, os, re, sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,11 @@ from time import perf_counter
 from typing import Any
 
 from .core import BadBuild, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
-from .convert import FORMATS, LOG, NAME, fallbacks, format_of, library, make, n_params, physical_cores, versions, weight_bytes
+from .convert import FORMATS, LOG, NAME, fallbacks, format_of, library, make, mmproj_of, n_params, physical_cores, versions, weight_bytes
 from .gguf import CODES, TYPES, Inventory, check
 from .hardware import detect
+from . import media_llamacpp as towers
+from .media import SoftTokens, Towers, check as check_medium
 
 # %% ../nbs/06_engine_llamacpp.ipynb #cfeb8c62
 @cache
@@ -55,6 +57,8 @@ class Settings:
     repack: bool = True       # re-order weights at load for this CPU's kernels, where ggml has such
     amx: str = 'auto'         # AMX tiles: 'on', 'off', or 'auto', off where the library's AMX code is known to crash; decided once a process
     threads_batch: int = 0    # threads in a prefill; 0: as for decoding
+    mmproj: str = ''          # file of the towers; '': the one beside the text model, if there is one; 'no': none
+    image_tokens: int = 0     # soft tokens that a picture may cost: one of `media.BUDGETS`; 0: what the build says
 
 _CACHE_TYPES = 'f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'
 
@@ -146,10 +150,11 @@ class Engine:
         threads: int = 0,   # 0: physical cores that this process may use
         **kwargs: Any,      # see `Settings`
     ):
-        self._ctx = self._model = None
+        self._ctx = self._model = self._mtmd = None
         self.settings, self.n_ctx = _settings(kwargs), int(n_ctx)
         if self.n_ctx < 1: raise Unsupported(f'a context of {n_ctx} tokens holds nothing.')
         self.inventory = check(path)
+        self._find_towers(Path(path))
         hw = detect()
         self.threads = int(threads) or physical_cores()
         if not 0 < self.threads <= (hw.logical or self.threads): raise Unsupported(f'{threads} threads on a machine with {hw.logical}: take fewer, or 0.')
@@ -173,7 +178,7 @@ def _load(self: Engine):
     name = self.inventory.files[0]
     self.amx = s.amx == 'on' or s.amx == 'auto' and not _amx_crashes()
     if self.amx and _amx_crashes(): print("this library's AMX code was compiled by a GCC that breaks it: a prefill will crash", file=sys.stderr, flush=True)
-    with nullcontext() if self.amx or sys.platform != 'linux' else _no_amx():
+    with self._tiles():
         self._model = C.llama_model_load_from_file(os.fsencode(name), m)
     if not self._model: raise BadBuild(f'llama.cpp can not load {name.name}: {LOG.why()}')
     c = C.llama_context_default_params()
@@ -188,6 +193,11 @@ def _load(self: Engine):
         raise Unsupported(f'llama.cpp refuses these settings for {name.name}: {LOG.why()}')
     self._loaded = ''.join(LOG.lines)
     self._start(np)
+
+@patch
+def _tiles(self: Engine):
+    "What to hold while weights are loaded."
+    return nullcontext() if self.amx or sys.platform != 'linux' else _no_amx()
 
 # %% ../nbs/06_engine_llamacpp.ipynb #c03d166e
 @patch
@@ -220,6 +230,7 @@ def _start(self: Engine, np: Any):
 @patch
 def close(self: Engine):
     "Free the context and the model. A closed engine can't be used again."
+    if self._mtmd: self._mtmd.close()
     if self._ctx: self._C.llama_free(self._ctx)
     if self._model: self._C.llama_model_free(self._model)
     self._ctx = self._model = None
@@ -245,8 +256,8 @@ def tokenize(self: Engine,
 def pieces(self: Engine,
     ids: Sequence[int],
 ) -> list[bytes]:
-    "The bytes of each token; a character can be spread over several. Control tokens give their text."
-    return [self._pieces.get(i) or self._piece(int(i)) for i in ids]
+    "The bytes of each token; a character can be spread over several. Control tokens give their text, soft tokens their placeholder."
+    return [self._pieces.get(i) or (self._piece(int(i)) if i >= 0 else self.soft.piece(i)) for i in ids]
 
 # %% ../nbs/06_engine_llamacpp.ipynb #7f2d6f45
 @patch
@@ -259,6 +270,32 @@ def _piece(self: Engine, i: int) -> bytes:
     self._pieces[i] = buf.raw[:n]
     return self._pieces[i]
 
+# %% ../nbs/06_engine_llamacpp.ipynb #06b00002
+@patch
+def _find_towers(self: Engine, path: Path):
+    "The towers' file, and what they take."
+    s = self.settings
+    self.mmproj = None if s.mmproj == 'no' else Path(s.mmproj).expanduser() if s.mmproj else mmproj_of(self.inventory.files[0])
+    self.soft, self.towers = SoftTokens(), towers.towers(self.mmproj, self.inventory, s.image_tokens) if self.mmproj else Towers()
+    if self.towers.bidirectional: self.settings = replace(s, n_batch=max(s.n_batch, self.towers.budget, self.towers.frame_budget)) # a picture goes whole
+
+@patch
+def embed(self: Engine,
+    kind: str,      # 'image', 'audio' or 'video'
+    data: Any,      # uint8 [H, W, 3], float32 [n] at 16 kHz, or uint8 [frames, H, W, 3]
+) -> list[int]:     # negative ids, one a soft token
+    "Run a medium through its tower and keep the rows. `Unsupported` where the build has no such tower, `BadMedia` for data that it can't take."
+    self.towers.need(kind)
+    data = check_medium(kind, data)
+    if not self._mtmd: self._mtmd = towers.Mtmd(self.mmproj, self._model, self.threads, self._tiles())
+    if kind == 'audio': return self.soft.add(kind, [self._mtmd.hear(data, 1 if self.towers.merged else 161)])
+    return self.soft.add(kind, [self._mtmd.see(self.towers.fit(f, kind == 'video')) for f in (data if kind == 'video' else [data])])
+
+@patch
+def forget(self: Engine):
+    "Drop the rows of all media: their ids are worth nothing from here on."
+    self.soft.clear()
+
 # %% ../nbs/06_engine_llamacpp.ipynb #1241cf02
 @patch
 def _decode(self: Engine, ids: Any, outputs: str, at: int, stop: Callable[[], bool]|None = None) -> bool:
@@ -268,12 +305,18 @@ def _decode(self: Engine, ids: Any, outputs: str, at: int, stop: Callable[[], bo
     b.n_tokens = n
     b.logits = None if outputs == 'last' else self._flag_ptr
     if outputs != 'last': self._flags[:n] = outputs == 'all'
+    return self._submit(b, at, stop)
+
+@patch
+def _submit(self: Engine, batch: Any, at: int, stop: Callable[[], bool]|None) -> bool:
+    "One llama_decode; what it had begun is taken back when it fails or is stopped."
+    C = self._C
     if stop: self._guard(stop)
-    try: code = C.llama_decode(self._ctx, b)
+    try: code = C.llama_decode(self._ctx, batch)
     finally:
         if stop: self._unguard()
     if code: C.llama_memory_seq_rm(self._memory, 0, at, -1)
-    if code not in (0, 2): raise EdgewbError(f'llama.cpp could not evaluate {n} tokens at position {at} (code {code}): {LOG.why()}')
+    if code not in (0, 2): raise EdgewbError(f'llama.cpp could not evaluate {batch.n_tokens} tokens at position {at} (code {code}): {LOG.why()}')
     return not code
 
 # %% ../nbs/06_engine_llamacpp.ipynb #d88a1a20
@@ -303,14 +346,18 @@ def _run(self: Engine, ids: Any, all: bool, stop: Callable[[], bool]|None) -> li
     "Evaluate tokens after the cache's end, chunk by chunk; None when stopped, else the rows of logits asked for."
     step = min(self.settings.outputs, self.settings.n_batch) if all else self.settings.n_batch
     rows = []
-    for i in range(0, len(ids), step):
-        chunk = ids[i:i+step]
-        last = i + step >= len(ids)
+    for i, end in ((i, i + step) for i in range(0, len(ids), step)) if ids.min() >= 0 else self.soft.steps(ids, step, self.towers.bidirectional):
+        chunk = ids[i:end]
+        last = end >= len(ids)
         if stop and stop(): return None
-        if not self._decode(chunk, 'all' if all else 'last' if last else 'none', self.pos, stop if len(chunk) > 1 else None): return None
+        if chunk[0] < 0:
+            y = towers.decode_rows(self, self.soft.rows(chunk), self.pos, all, self.towers.bidirectional and self.soft.vision(chunk)[0] >= 0, stop)
+            if y is None: return None
+            rows += y
+        elif not self._decode(chunk, 'all' if all else 'last' if last else 'none', self.pos, stop if len(chunk) > 1 else None): return None
         self._past[self.pos:self.pos+len(chunk)] = chunk
         self.pos += len(chunk)
-        if all: rows.append(self._rows(0, len(chunk)).copy())
+        if all and chunk[0] >= 0: rows.append(self._rows(0, len(chunk)).copy())
     return rows
 
 # %% ../nbs/06_engine_llamacpp.ipynb #ecf17d3a
@@ -337,8 +384,9 @@ def eval(self: Engine,
     ids = np.asarray(tokens, np.int32)
     if not ids.size: raise EdgewbError('there are no tokens to evaluate.')
     if ids.size > 1 or not 0 <= ids[0] < self.vocab_size:
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise EdgewbError(f'token ids must be from 0 to {self.vocab_size - 1}; these reach from {ids.min()} to {ids.max()}.')
+        if ids.min() < 0: self.soft.rows(ids[ids < 0]) # or BadMedia
+        if ids.max() >= self.vocab_size:
+            raise EdgewbError(f'token ids go up to {self.vocab_size - 1}, and soft ones are negative; these reach {ids.max()}.')
     if self.pos + ids.size > self.n_ctx:
         raise PromptTooLong(f'{self.pos + ids.size} tokens do not fit into a context of {self.n_ctx}: shorten the prompt or load with a larger n_ctx.')
     none = np.zeros((0, self.vocab_size), np.float32)
@@ -358,6 +406,8 @@ def trim(self: Engine,
     C = self._C
     if not 0 <= n <= self.pos: raise EdgewbError(f'the cache holds {self.pos} tokens; it can not be rolled back to {n}.')
     if n == self.pos: return
+    if self.towers.bidirectional and n and self._past[n] < 0 and (b := self.soft.vision(self._past[n-1:n+1]))[0] == b[1]:
+        raise EdgewbError(f'token {n} lies inside a picture, whose tokens see each other: roll back to before it.')
     oldest = C.llama_memory_seq_pos_min(self._memory, 0)
     kept = self._stale or (oldest <= max(0, n - self._window + 1) if self._window else True)
     if self._stale: self._stale = n
@@ -418,4 +468,4 @@ def describe(self: Engine) -> dict[str, Any]:
         threads=self.threads, threads_batch=s.threads_batch or self.threads, n_ctx=self.n_ctx, n_batch=s.n_batch, outputs=min(s.outputs, s.n_batch), window=self._window,
         n_ctx_train=C.llama_model_n_ctx_train(self._model), flash_attn=flash[-1] == 'enabled' if flash else s.flash_attn == 'on',
         cache_type_k=s.cache_type_k, cache_type_v=s.cache_type_v, swa_full=s.swa_full, mmap=s.use_mmap, repack=s.repack,
-        amx='AMX model' in buffers, buffers=buffers)
+        amx='AMX model' in buffers, buffers=buffers, mmproj=self.mmproj.name if self.mmproj else None, towers=self.towers.describe())
