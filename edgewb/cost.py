@@ -18,15 +18,17 @@ from .hardware import detect
 from .recipes import FORMATS, Inventory, inventory
 from .tensors import tensors
 
-# %% ../nbs/01d_cost.ipynb #fce7c59e
+# %% ../nbs/01d_cost.ipynb #bebe17b4
 CACHE_TYPES = 'f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'
 
+# %% ../nbs/01d_cost.ipynb #132fabac
 def _cell(kind: str) -> float:
     "Bytes of one number in the cache."
     if kind not in CACHE_TYPES: raise unknown(Unsupported, 'type of KV cache', kind, CACHE_TYPES)
     _, block, size = gguf.TYPES[gguf.CODES[kind.upper()]]
     return size/block
 
+# %% ../nbs/01d_cost.ipynb #edf5bae3
 def _owners(s: Shapes) -> list[Layer]: return [l for i, l in enumerate(s.layers) if l.source == i]
 
 # %% ../nbs/01d_cost.ipynb #059b3fd9
@@ -62,6 +64,7 @@ def _experts_read(s: Shapes, tokens: int) -> float:
     "The share of the experts that a step of `tokens` tokens reads, if tokens choose independently."
     return 1 - (1 - s.top_k/s.experts)**tokens if s.experts else 0.
 
+# %% ../nbs/01d_cost.ipynb #56b9646a
 def _head_read(inv: Inventory, tokens: int) -> float:
     "Bytes of the head: all of it, or the words of the chosen clusters; and rows of an untied embedding."
     s, size = inv.shapes, {t.role: t.bytes for t in inv if t.part == 'head'}
@@ -83,6 +86,7 @@ def traffic(
     parts = dict(body=by('body'), experts=by('experts')*_experts_read(s, tokens), head=_head_read(inv, tokens), PLE=ple, KV=kv_read(s, depth, cache, cache_v))
     return {k: round(v) for k, v in parts.items() if v}
 
+# %% ../nbs/01d_cost.ipynb #68fa8224
 def bytes_per_token(
     inv: Inventory,     # as `recipes.inventory` gives it
     depth: int = 0,     # tokens in the cache
@@ -101,6 +105,7 @@ def _pairs(tokens: int, depth: int, window: int = 0) -> int:
 # %% ../nbs/01d_cost.ipynb #f66f3641
 _MATRICES = 'q', 'k', 'v', 'o', 'gate', 'up', 'down', 'ple_project', 'ple_gate', 'ple_out', 'router', 'pre', 'post'
 
+# %% ../nbs/01d_cost.ipynb #d87db72f
 def flops(
     model: Any,         # what `gemma4.shapes` takes
     tokens: int = 1,    # evaluated together: 1 to decode, more in a prefill
@@ -123,10 +128,12 @@ def flops(
 RUNTIME = {'llama.cpp': 70_000_000, 'torch': 400_000_000, 'openvino': 300_000_000} # bytes of a process with the engine loaded and no model, on Linux x86-64
 EXACT = 'weights', 'KV cache'
 
+# %% ../nbs/01d_cost.ipynb #ab1b9583
 def _widths(s: Shapes) -> int:
     "Numbers that a token's step holds at once, about."
     return 3*max(l.ff for l in s.layers) + 2*s.ple*len(s.layers) + 4*s.hidden
 
+# %% ../nbs/01d_cost.ipynb #637211c4
 def _llamacpp(inv: Inventory, context: int, cache: str, cache_v: str, swa_full: bool, batch: int, flash: bool, mmap: bool, outputs: int) -> dict[str, int]:
     s = inv.shapes
     weights = sum(t.bytes for t in inv if not (mmap and t.role == 'ple_table')) + sum(t.bytes for t in inv if t.role == 'embed' and s.tied and not mmap)
@@ -140,6 +147,7 @@ def _torch(inv: Inventory, context: int, batch: int) -> dict[str, int]:
     return {'weights': inv.bytes, 'KV cache': sum(2*size*context*l.kv_width for l in _owners(inv.shapes)),
             'a step': size*batch*(_widths(inv.shapes) + context) + 8*inv.shapes.vocab}
 
+# %% ../nbs/01d_cost.ipynb #906289c0
 def _openvino(inv: Inventory, context: int) -> dict[str, int]:
     more = 0.35 if inv.format.startswith('int') else 1.2
     kv = sum(2*4*context*l.kv_width for l in _owners(inv.shapes))
@@ -200,13 +208,16 @@ def _fit_rows(f: Fit) -> list[tuple[str, str, str]]:
     if f.mapped: rows.insert(1, ('PLE table, mapped', human_bytes(f.mapped), 'not counted: stays in the file'))
     return [*rows, ('together', human_bytes(f.need), ''), (f.where, human_bytes(f.have), f"{human_bytes(abs(f.left))} {'to spare' if f else 'too little'}")]
 
+# %% ../nbs/01d_cost.ipynb #39780f10
 def _fit_title(f: Fit) -> str: return f"{'Yes' if f else 'No'}: {f.what}, {f.context:,} tokens"
 
+# %% ../nbs/01d_cost.ipynb #ab2cf4c9
 def _fit_repr(f: Fit) -> str:
     rows = _fit_rows(f)
     wide = max(len(r[0]) for r in rows)
     return '\n'.join([_fit_title(f), *(f'{a:<{wide}}  {b:>9}  {c}'.rstrip() for a, b, c in rows), *([f.advice] if f.advice else [])])
 
+# %% ../nbs/01d_cost.ipynb #3427a5ac
 def _fit_html(f: Fit) -> str:
     row = '<tr><th scope="row" style="text-align:left">{}</th><td style="text-align:right">{}</td><td style="text-align:left">{}</td></tr>'
     body = ''.join(row.format(*map(html.escape, r)) for r in _fit_rows(f))
@@ -223,6 +234,7 @@ def _advice(inv: Inventory, context: int, have: int, reserve: int, settings: dic
     n = next((n for n in (context >> i for i in range(1, 12)) if n >= 256 and needs(inv, n) <= have), 0)
     return f'A context of {n:,} tokens would fit.' if n else 'Take a smaller model, or a machine with more memory.'
 
+# %% ../nbs/01d_cost.ipynb #0df2652c
 def fits(
     model: Any,               # what `gemma4.shapes` takes: a name, a hub id, a folder, a GGUF file
     format: str = '',         # 'Q4_K_M' unless given

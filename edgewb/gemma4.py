@@ -239,6 +239,7 @@ class Model:
 _QAT_FILES = {'E2B': 'gemma-4-E2B_q4_0-it.gguf', 'E4B': 'gemma-4-E4B_q4_0-it.gguf', '12B': 'gemma-4-12b-it-qat-q4_0.gguf',
               '26B-A4B': 'gemma-4-26B_q4_0-it.gguf', '31B': 'gemma-4-31B_q4_0-it.gguf'}
 
+# %% ../nbs/01_gemma4.ipynb #add0de48
 @cache
 def catalogue() -> tuple[Model, ...]:
     "The published Gemma 4 repositories that edgewb knows by name: Google's own, then GGUF files by others."
@@ -258,6 +259,7 @@ def catalogue() -> tuple[Model, ...]:
 # %% ../nbs/01_gemma4.ipynb #3626d5d9
 def _short(name: str) -> str: return name.lower().removeprefix('google/').removeprefix('gemma-4-')
 
+# %% ../nbs/01_gemma4.ipynb #2a138ab9
 def model(
     name: str, # a hub id, or its end: 'google/gemma-4-E2B-it', 'gemma-4-E2B-it', 'e2b-it'
 ) -> Model:
@@ -309,6 +311,7 @@ def _shipped() -> dict[str, Path]:
     "The models that come with edgewb."
     return {p.parent.name: p for p in sorted(Path(core.__file__).parent.glob('*/config.json'))}
 
+# %% ../nbs/01_gemma4.ipynb #bf2370af
 def _from_file(path: Path) -> Shapes:
     if path.suffix == '.gguf': return from_gguf(gguf.inventory(path))
     at = path/'config.json' if path.is_dir() else path
@@ -336,6 +339,7 @@ def shapes(
 def _say(l: Layer|None) -> str:
     return f'{l.heads} heads on {l.kv_heads} of keys{"" if l.has_v else ", which serve as values"}, {l.head_dim} wide' if l else 'none'
 
+# %% ../nbs/01_gemma4.ipynb #e49ff29c
 def _facts(s: Shapes) -> list[tuple[str, str]]:
     full, slide = ([l for l in s.layers if l.full is kind] for kind in (True, False))
     reading = sum(l.source != i for i, l in enumerate(s.layers))
@@ -351,6 +355,7 @@ def _facts(s: Shapes) -> list[tuple[str, str]]:
 # %% ../nbs/01_gemma4.ipynb #97f916f2
 def _text_sheet(s: Shapes) -> str: return '\n'.join([s.name, *(f'{k:<20} {v}' for k, v in _facts(s))])
 
+# %% ../nbs/01_gemma4.ipynb #f1cce4de
 def _html_sheet(s: Shapes) -> str:
     row = '<tr><th scope="row" style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
     return f'<table><caption>{html.escape(s.name)}</caption><tbody>' + ''.join(row.format(*map(html.escape, f)) for f in _facts(s)) + '</tbody></table>'

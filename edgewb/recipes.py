@@ -53,12 +53,14 @@ def gguf_tensors(
     if full: out.append(Tensor('rope_freqs.weight', (full//2,), 'scale'))
     return tuple(sorted(out, key=lambda t: (-1 if t.layer is None else t.layer, t.name)))
 
-# %% ../nbs/01c_recipes.ipynb #d7c3d505
+# %% ../nbs/01c_recipes.ipynb #877533a3
 PLAIN = 'F32', 'F16', 'BF16'
 
+# %% ../nbs/01c_recipes.ipynb #2439a10a
 def _may_be_quantised(t: Tensor) -> bool:
     return len(t.shape) > 1 and t.name.endswith('weight') and not t.name.endswith('_norm.weight') and t.role not in ('router', 'ple_project')
 
+# %% ../nbs/01c_recipes.ipynb #af9e91e6
 def _plain(t: Tensor, source: str) -> str:
     "The type that the converter writes: small things in 32 bits."
     return 'F32' if len(t.shape) < 2 or t.role == 'router' or t.name.endswith('_norm.weight') else source
@@ -85,14 +87,17 @@ RECIPES: dict[str, tuple[str, dict[str, dict[str, str]]]] = { # recipe: base typ
 # %% ../nbs/01c_recipes.ipynb #e8f4f4bf
 FALLBACK = {'Q2_K': 'Q4_0', 'Q3_K': 'Q4_0', 'Q4_K': 'Q5_0', 'Q5_K': 'Q5_1', 'Q6_K': 'Q8_0', 'IQ4_XS': 'IQ4_NL'}
 
+# %% ../nbs/01c_recipes.ipynb #0a4845c0
 def _block(kind: str) -> int: return gguf.TYPES[gguf.CODES[kind]][1]
 
+# %% ../nbs/01c_recipes.ipynb #07380d1f
 def _fitting(kind: str, width: int) -> str:
     "The type, or the one that steps in where rows of `width` don't divide into its blocks."
     if width % _block(kind) == 0: return kind
     kind = FALLBACK.get(kind, kind)
     return kind if width % _block(kind) == 0 else 'F16'
 
+# %% ../nbs/01c_recipes.ipynb #97df5bf5
 def _head_type(base: str, width: int) -> str:
     return 'Q8_0' if base == 'Q8_0' or width % _block(base) else 'Q6_K'
 
@@ -100,10 +105,12 @@ def _head_type(base: str, width: int) -> str:
 _EIGHT_O = 'Q2_K', 'Q3_K_S', 'Q3_K_M', 'IQ4_NL', 'Q4_K_S', 'Q4_K_M', 'IQ4_XS'
 _ALIKE = {'experts_down': 'down', 'unused': ''} # roles that the quantiser, which looks at names, takes for others
 
+# %% ../nbs/01c_recipes.ipynb #089da78f
 def _kind(t: Tensor) -> str:
     "Which of `v`, `k`, `down`, `o` a tensor is in the quantiser's eyes; the unused ones are what their names say."
     return next((k for k in ('v', 'k') if t.name.endswith(f'attn_{k}.weight')), _ALIKE.get(t.role, t.role))
 
+# %% ../nbs/01c_recipes.ipynb #7e7ce79c
 def _wanted(recipe: str, kind: str, i: int, n: int, s: Shapes) -> str:
     "The type for the `i`-th of `n` matrices of a kind, before its width is looked at."
     base, exceptions = RECIPES[recipe]
@@ -137,9 +144,10 @@ def _typed(ts: Iterable[Tensor], s: Shapes, recipe: str, source: str) -> list[St
         out.append(Stored(t.name, t.shape, t.role, t.layer, type))
     return out
 
-# %% ../nbs/01c_recipes.ipynb #8292a449
+# %% ../nbs/01c_recipes.ipynb #dee8c734
 OV_TYPES = 'INT8_ASYM', 'INT4_ASYM_64'
 
+# %% ../nbs/01c_recipes.ipynb #1b0d9034
 def stored_bytes(
     shape: tuple[int, ...], # rows first
     type: str,              # one of `gguf.TYPES`, or of `OV_TYPES`
@@ -155,11 +163,13 @@ def stored_bytes(
 _OV_PLAIN = {'f32': 'F32', 'bf16': 'BF16', 'f16': 'F16'}
 _AT_8_BITS = 'embed', 'head', 'ple_table', 'ple_project', 'ple_gate', 'ple_out'
 
+# %% ../nbs/01c_recipes.ipynb #9ee819b8
 def _ov_type(t: Tensor, format: str) -> str:
     if len(t.shape) < 2: return 'F32'
     if format in _OV_PLAIN: return _OV_PLAIN[format]
     return 'INT8_ASYM' if format == 'int8' or t.role in _AT_8_BITS else 'INT4_ASYM_64'
 
+# %% ../nbs/01c_recipes.ipynb #e7ea5cef
 def _ov_tensors(s: Shapes, format: str) -> list[Stored]:
     if s.experts: raise Unsupported('there is no OpenVINO build of a mixture of experts: take torch or llama.cpp.')
     return [Stored(t.name, t.shape, t.role, t.layer, _ov_type(t, format)) for t in tensors(s) if t.part not in ('vision', 'audio')]
@@ -167,6 +177,7 @@ def _ov_tensors(s: Shapes, format: str) -> list[Stored]:
 # %% ../nbs/01c_recipes.ipynb #54fbe033
 FORMATS = {'llama.cpp': (*PLAIN, *RECIPES), 'torch': ('f32', 'bf16'), 'openvino': ('f32', 'bf16', 'f16', 'int8', 'int4')}
 
+# %% ../nbs/01c_recipes.ipynb #3eb7a3de
 def engine_of(
     format: str,      # 'Q4_K_M', 'bf16', 'int8', ...
     engine: str = '', # where several have it
@@ -180,6 +191,7 @@ def engine_of(
 # %% ../nbs/01c_recipes.ipynb #ccfdd9f9
 VOCABULARY = 15_810_000 # bytes that 262,144 words with their merges take at the head of a GGUF file
 
+# %% ../nbs/01c_recipes.ipynb #eb595e93
 @dataclass(frozen=True)
 class Inventory:
     "What a build holds: every tensor with its type. Predicted, or read from a file."
@@ -241,21 +253,25 @@ def _by(inv: Inventory, key: str) -> dict[str, tuple[int, int, int]]:
         out[getattr(t, key)] = n + 1, e + t.elements, b + t.bytes
     return dict(sorted(out.items(), key=lambda kv: -kv[1][2]))
 
+# %% ../nbs/01c_recipes.ipynb #168d1539
 def _lines(inv: Inventory) -> list[tuple[str, ...]]:
     row = lambda k, n, e, b: (k, f'{n}', f'{e/1e6:,.1f}', human_bytes(b), f'{8*b/e:.2f}', f'{b/inv.bytes:.0%}')
     return [row(k, *v) for key in ('part', 'type') for k, v in _by(inv, key).items()]
 
+# %% ../nbs/01c_recipes.ipynb #5701f0d1
 _HEAD = 'part or type', 'tensors', 'weights / 10⁶', 'size', 'bits/weight', 'share'
 
 # %% ../nbs/01c_recipes.ipynb #2dc03a26
 def _title(inv: Inventory) -> str:
     return f"{inv.shapes.name} {inv.format} ({inv.engine}): {human_bytes(inv.bytes)}, {inv.bpw:.2f} bits/weight, {'read' if inv.read else 'predicted'}"
 
+# %% ../nbs/01c_recipes.ipynb #6e4c4b88
 def _inventory_repr(inv: Inventory) -> str:
     rows = [_HEAD, *_lines(inv)]
     wide = [max(len(r[i]) for r in rows) for i in range(len(_HEAD))]
     return '\n'.join([_title(inv), *('  '.join(c.rjust(w) for c, w in zip(r, wide)) for r in rows)])
 
+# %% ../nbs/01c_recipes.ipynb #82f36f43
 def _inventory_html(inv: Inventory) -> str:
     body = ''.join('<tr>' + ''.join(f'<td style="text-align:right">{c}</td>' for c in r) + '</tr>' for r in _lines(inv))
     return (f'<table><caption>{html.escape(_title(inv))}</caption><thead><tr>' + ''.join(f'<th scope="col">{h}</th>' for h in _HEAD) + f'</tr></thead><tbody>{body}</tbody></table>')

@@ -44,9 +44,10 @@ class Tensor:
     @property
     def part(self) -> str: return ROLES[self.role][0]
 
-# %% ../nbs/01b_tensors.ipynb #68d83744
+# %% ../nbs/01b_tensors.ipynb #ab257dd3
 Row = tuple[str, tuple[int, ...], str] # name inside its layer, shape, role
 
+# %% ../nbs/01b_tensors.ipynb #ce34b90e
 def _attention(s: Shapes, l: Layer, own: bool, stored: bool) -> Iterator[Row]:
     yield 'self_attn.q_proj.weight', (l.heads*l.head_dim, s.hidden), 'q'
     yield 'self_attn.o_proj.weight', (s.hidden, l.heads*l.head_dim), 'o'
@@ -84,6 +85,7 @@ def _outside(s: Shapes) -> Iterator[Row]:
         yield 'per_layer_projection_norm.weight', (s.ple,), 'norm'
     yield 'norm.weight', (s.hidden,), 'norm'
 
+# %% ../nbs/01b_tensors.ipynb #f78be17b
 def _around(s: Shapes) -> Iterator[Row]:
     "The head, and what makes a drafter."
     if not s.tied: yield 'lm_head.weight', (s.vocab, s.hidden), 'head'
@@ -100,6 +102,7 @@ def _linear(name: str, shape: tuple[int, int], role: str, clipped: bool) -> Iter
     if clipped:
         for bound in ('input_min', 'input_max', 'output_min', 'output_max'): yield f'{name}.{bound}', (), f'{role}_rest'
 
+# %% ../nbs/01b_tensors.ipynb #8c503537
 def _vit(v: Tower) -> Iterator[Row]:
     "The vision transformer."
     yield 'patch_embedder.input_proj.weight', (v.hidden, 3*v.patch**2), 'vision'
@@ -147,6 +150,7 @@ def _entrance(v: Tower) -> Iterator[Row]:
     yield 'patch_dense.bias', (v.hidden,), 'vision_rest'
     yield 'pos_embedding', (v.positions, 2, v.hidden), 'vision_rest'
 
+# %% ../nbs/01b_tensors.ipynb #731f7ddd
 def _towers(s: Shapes) -> Iterator[Row]:
     if s.vision and s.vision.layers: yield from ((f'model.vision_tower.{n}', *rest) for n, *rest in _vit(s.vision))
     if s.vision and not s.vision.layers: yield from ((f'model.embed_vision.{n}', *rest) for n, *rest in _entrance(s.vision))
@@ -180,6 +184,7 @@ def parameters(
         if t.role != 'order' and t.shape: out[t.part] = out.get(t.part, 0) + t.elements
     return out
 
+# %% ../nbs/01b_tensors.ipynb #e9e74c70
 def active_parameters(s: Shapes) -> int:
     "Parameters that take part in decoding one token of text: body, head, and the experts it chooses."
     p = parameters(s)
