@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'USUAL', 'GEMMA4', 'LIMITS', 'FOREIGN', 'DTYPE_BYTES', 'PARTS', 'engines', 'engine_module', 'formats',
-           'check_format', 'usual_format', 'models', 'resolve', 'safetensors_header', 'check_config',
+           'check_format', 'usual_format', 'models', 'on_demand', 'resolve', 'safetensors_header', 'check_config',
            'check_checkpoint', 'shard_names', 'shards', 'is_ir', 'check_ir', 'n_params', 'Meter', 'Build',
            'content_hash', 'build']
 
@@ -71,6 +71,11 @@ def models() -> list[str]:
     "The models that come with edgewb."
     return ['nano']
 
+# %% ../nbs/03_weights.ipynb #f1f3b69e
+def on_demand() -> dict[str, str]:
+    "Models that are made when they are first asked for, with a line about each."
+    return {'gemma-4-E2B-random': 'E2B at full size with random weights and the real vocabulary: for speed and memory, not for what it says'}
+
 # %% ../nbs/03_weights.ipynb #689f5726
 _fetched: dict[str, Path] = {} # hub id -> where it is
 
@@ -80,11 +85,14 @@ def resolve(
 ) -> Path:           # the folder or file
     "Where a model's weights are, fetched first if need be. Raises `UnknownModel`, `BadBuild` for a folder that is no sound Gemma 4 checkpoint, or what `hub.fetch` raises."
     p = _here()/str(model) if model in models() else Path(model).expanduser()
+    if str(model) in on_demand():
+        from edgewb.fullsize import folder
+        return folder(str(model))
     if not p.exists() and (at := _from_hub(str(model), progress)): return at
     if p.is_dir(): check_ir(p) if is_ir(p) else check_checkpoint(p)
     elif not p.is_file():
         if os.sep in str(model) or p.suffix: raise UnknownModel(f"there is no file or folder '{model}'. Models by name: {', '.join(models())}.")
-        raise unknown(UnknownModel, 'model', str(model), models())
+        raise unknown(UnknownModel, 'model', str(model), [*models(), *on_demand()])
     return p
 
 def _from_hub(model: str, progress: Any) -> Path|None:
@@ -209,7 +217,7 @@ class Meter:
         what: str,                 # what is being done
         tell: Callable[[str], None]|None = None, # gets the sentences
         done: int = 0,             # bytes of an earlier attempt
-    ): self.total, self.what, self.tell, self.done, self.start, self.t0, self.said = total, what, tell, done, done, time.monotonic(), 0.
+    ): self.total, self.what, self.tell, self.done, self.start, self.t0 = total, what, tell, done, done, time.monotonic(); self.said = self.t0
 
     def __call__(self, n: int):
         self.done += n
@@ -281,6 +289,12 @@ def _ir_params(folder: Path, size: int) -> float:
     made = _json(folder/'build.json') if (folder/'build.json').exists() else {}
     return 8*size/bpw if (bpw := made.get('bpw')) else float('nan')
 
+def _random(model: str, engine: str, format: str, progress: Any) -> Path|None:
+    "What a build of a random model starts from; None for every other model."
+    if model not in on_demand(): return None
+    from edgewb.fullsize import source
+    return source(model, engine, format, progress)
+
 def _fits(source: Path, engine: str, format: str):
     "`BadBuild` for an OpenVINO build that should be something else."
     if not (source.is_dir() and is_ir(source)): return
@@ -316,7 +330,7 @@ def build(
     check_format(engine, format)
     if engine != 'llama.cpp' and re.search(r':[\w.-]+(@|$)', str(model)) and not Path(model).exists():
         raise BadBuild(f"'{model}' names a GGUF file: use the llama.cpp engine for it, or name the safetensors repository.")
-    source = resolve(model, progress)
+    source = _random(str(model), engine, format, progress) or resolve(model, progress)
     _fits(source, engine, format)
     key = _key(source, engine, format)
     name = f'{source.stem}-{engine}-{format}-{key}'

@@ -265,8 +265,9 @@ def test_cache_and_memory_agree_with_the_engine(what, tmp_path):
 
 def test_the_random_e2b_agrees():
     "The file that benchmarks run on, where it has been made: header, types, and what the engine expects it to take."
-    path = core.cache_dir('random')/'gemma-4-E2B-random-Q4_K_M.gguf'
-    if not path.exists(): pytest.skip('made by benchmarks/e2b_random.py')
+    from edgewb import fullsize
+    path = core.cache_dir('random', f'{fullsize.VERSION}')/'gemma-4-E2B-random-Q4_K_M.gguf'
+    if not path.exists(): pytest.skip('made by edgewb.fullsize.gguf_file()')
     held = {t.name: (t.shape[::-1], t.type) for t in gguf.inventory(path)}
     mine = {t.name: (t.shape, t.type) for t in inventory('E2B-it', 'Q4_K_M')}
     assert {k: mine[k] for k in held} == held
