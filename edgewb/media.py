@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BUDGETS', 'MAX_PIXELS', 'RATE', 'MAX_S', 'MAX_FRAMES', 'FPS', 'KINDS', 'target_size', 'picture', 'scaled', 'cut',
            'resample', 'sound', 'frames', 'chosen', 'timestamps', 'Towers', 'of', 'fit', 'patches', 'describe', 'need',
-           'check', 'SoftTokens', 'rows', 'block', 'vision', 'piece', 'steps', 'Medium', 'read', 'media']
+           'check', 'SoftTokens', 'rows', 'block', 'vision', 'piece', 'steps', 'Medium', 'read', 'media', 'has_media']
 
 # %% ../nbs/02c_media.ipynb #9eb49e69
 import base64, io, json, math, os, struct, warnings
@@ -450,5 +450,13 @@ def media(
     most: int = MAX_FRAMES,             # frames of a video that are looked at
 ) -> list[Medium]:
     "All media of a conversation, in order."
-    parts = [p for m in messages if isinstance(m.get('content'), (list, tuple)) for p in m['content'] if isinstance(p, dict)]
-    return [read(p, most) for p in parts if p.get('type') in KINDS]
+    return [read(p, most) for p in _parts(messages)]
+
+def _parts(messages: Any) -> list[dict[str, Any]]:
+    "The content parts that are media."
+    parts = [p for m in messages if isinstance(m, dict) and isinstance(m.get('content'), (list, tuple)) for p in m['content'] if isinstance(p, dict)]
+    return [p for p in parts if p.get('type') in KINDS]
+
+def has_media(messages: Any) -> bool:
+    "Whether a conversation shows or plays anything."
+    return bool(_parts(messages))

@@ -221,13 +221,16 @@ def _share(path: Path, a: np.ndarray) -> tuple[int, ...]:
     with open(path, 'wb') as f: np.ascontiguousarray(a, dtype=np.float32).tofile(f)
     return a.shape
 
+def _no_towers(engine: str): raise Unsupported(f'{engine} takes text only here: use another engine for pictures and sounds.')
+
 def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
     "The worker's main loop: load, then answer until the connection closes."
     eng = engine_module(engine).Engine(Path(path), **settings)
     folder = Path(os.environ['EDGEWB_WORKER_DIR'])
     stop = np.memmap(folder/'stop', dtype=np.int64, mode='r')
     conn.send(('ready', eng.describe()))
-    calls = dict(tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), trim=lambda n: eng.trim(n),
+    shown = lambda kind: list(eng.embed(kind, np.load(folder/'medium.npy'))) if hasattr(eng, 'embed') else _no_towers(engine)
+    calls = dict(embed=shown, forget=lambda: getattr(eng, 'forget', lambda: None)(), tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), trim=lambda n: eng.trim(n),
                  pos=lambda: eng.pos, describe=lambda: eng.describe(), eog=lambda: sorted(eng.eog), suppressed=lambda: sorted(getattr(eng, 'suppressed', ())),
                  eval=lambda tokens, all: _share(folder/'logits', eng.eval(tokens, all=all)))
     while True:
@@ -362,6 +365,25 @@ def pos(self: Session) -> int:
     "Tokens in the cache."
     return self._call('pos')
 
+# %% ../nbs/04_session.ipynb #04c00002
+@patch
+def embed(self: Session,
+    kind: str,       # 'image', 'audio' or 'video'
+    data: np.ndarray, # uint8 [H, W, 3], float32 [n] at 16 kHz, or uint8 [frames, H, W, 3]: what `media.picture`, `sound` and `frames` return
+) -> list[int]:      # negative ids that go wherever token ids go
+    "Run a medium through the model's tower; the rows stay with the engine. `Unsupported` where the model has no such tower, `BadMedia` for data that it can't take."
+    from edgewb.media import check
+    a = check(kind, data)
+    with self._turn():
+        np.save(self.worker.dir/'medium.npy', a)
+        self.worker.send('embed', 0, dict(kind=kind))
+        return self.worker.recv()[1]
+
+@patch
+def forget(self: Session):
+    "Drop the media of earlier prompts: their negative ids are worth nothing from here on."
+    self._call('forget')
+
 # %% ../nbs/04_session.ipynb #e180ba98
 @patch
 def chat_ids(self: Session,
@@ -369,14 +391,47 @@ def chat_ids(self: Session,
     raw: bool = False,                # the text as it is, no template
     **template_args: Any,             # `thinking`, `tools`: see `chat.render`
 ) -> list[int]:
-    "The token ids that a prompt becomes on this target."
+    "The token ids that a prompt becomes on this target. A prompt with media makes those of the prompt before it worthless."
     if not isinstance(prompt, str) and all(isinstance(t, (int, np.integer)) for t in prompt): return [int(t) for t in prompt]
     if raw: return self.tokenize(prompt if prompt.startswith('<bos>') else f'<bos>{prompt}')
     from edgewb.chat import render
+    from edgewb.media import has_media
     messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
     file = weights.resolve(self.target.model)/'chat_template.jinja'
     template = file.read_text(encoding='utf8') if file.exists() else self.info.get('chat_template')
+    if has_media(messages):
+        from edgewb.chat import render_parts
+        return self._media_ids(render_parts(messages, template=template, **template_args))
     return self.tokenize(render(messages, template=template, **template_args))
+
+# %% ../nbs/04_session.ipynb #04c00004
+_FENCES = {'image': ('<|image>', '<image|>'), 'audio': ('<|audio>', '<audio|>'), 'video': ('<|image>', '<image|>')}
+
+@patch
+def _media_ids(self: Session, pieces: list[Any]) -> list[int]:
+    "Ids of a conversation in pieces."
+    from edgewb.media import read
+    most = self.info.get('towers', {}).get('frames') or 32
+    media = [None if isinstance(p, str) else read(p.part, most) for p in pieces]
+    self.forget()
+    out, glue = [], False # texts and ids; whether a text belongs to the one before it
+    def say(text: str, join: bool):
+        if join and out and isinstance(out[-1], str): out[-1] += text
+        else: out.append(text)
+    for p, m in zip(pieces, media):
+        if m is None: say(p, glue)
+        for before, ids, after in self._spans(m) if m else ():
+            say(before, True); out.append(ids); say(after, True)
+        glue = m is not None
+    return [i for x in out for i in (self.tokenize(x) if isinstance(x, str) else x)]
+
+@patch
+def _spans(self: Session, m: Any) -> Iterator[tuple[str, list[int], str]]:
+    "What a medium becomes: text, soft tokens, text."
+    ids, (start, end) = self.embed(m.kind, m.data), _FENCES[m.kind]
+    if m.kind != 'video': yield start, ids, end; return
+    n = len(ids)//len(m.times)
+    for i, t in enumerate(m.times): yield f"{' ' if i else ''}{t} {start}", ids[i*n:(i + 1)*n], end
 
 # %% ../nbs/04_session.ipynb #fd913773
 class TokenStream:
