@@ -17,6 +17,9 @@ _PUBLIC = {
     'cost': 'bytes_per_token fits',
     'weights': 'Build build engines formats models',
     'hub': 'Download fetch',
+    'chat': 'Media render render_parts',
+    'reply': 'Event Parser events parse',
+    'tools': 'Tool call converse declare tool turn',
     'session': 'Reply Session Target Token generate load stream',
     'compare': 'Comparison compare',
     'conform': 'Conformance conform',
@@ -34,6 +37,9 @@ if _TYPE_CHECKING:
     from .cost import bytes_per_token, fits
     from .weights import Build, build, engines, formats, models
     from .hub import Download, fetch
+    from .chat import Media, render, render_parts
+    from .reply import Event, Parser, events, parse
+    from .tools import Tool, call, converse, declare, tool, turn
     from .session import Reply, Session, Target, Token, generate, load, stream
     from .compare import Comparison, compare
     from .conform import Conformance, conform
