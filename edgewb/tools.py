@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['declare', 'Tool', 'tool', 'check_arguments', 'Result', 'call', 'turn', 'converse']
 
-# %% ../nbs/02d_tools.ipynb #e946c912
-import enum, inspect, json, re, types, typing
+# %% ../nbs/02d_tools.ipynb #79a51cd7
+import enum, inspect, re, types, typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .core import BadCall, unknown
-from .reply import parse
+from .reply import in_thought, parse
 
 # %% ../nbs/02d_tools.ipynb #640f22cb
 _TYPES = {str: 'string', int: 'integer', float: 'number', bool: 'boolean', Path: 'string', list: 'array', tuple: 'array', set: 'array', frozenset: 'array', dict: 'object'}
@@ -265,8 +265,6 @@ def converse(
     **kw: Any,                         # as for `Session.generate`
 ) -> list[dict[str, Any]]:             # the whole conversation; the last message has the answer
     "Ask, run what the model asks for, tell it the answers, and go on until it has nothing more to ask."
-    from edgewb.chat import render
-    from edgewb.reply import in_thought
     messages, tools = [{'role': 'user', 'content': messages}] if isinstance(messages, str) else list(messages), [declare(f) for f in functions]
     for _ in range(rounds):
         reply = session.generate(messages, max_tokens=max_tokens, tools=tools, thinking=thinking, **kw)

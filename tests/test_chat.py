@@ -1,10 +1,10 @@
 """The chat format: our template gives upstream's text, a foreign template can do no harm, nobody but the template writes a fence, and any reply comes apart
 without an exception and without losing a character."""
-import json, random, sys, time
+import json, random, time
 from pathlib import Path
 import pytest
 from edgewb import chat, reply
-from edgewb.arguments import QUOTE, repair_arguments
+from edgewb.arguments import QUOTE
 from edgewb.core import BadTemplate
 
 HERE = Path(__file__).parent
@@ -112,7 +112,7 @@ def test_equal_to_transformers_on_other_families(upstream):
             ours = either(lambda: chat.render(messages, template=template, **args))
             assert ours == them, (name, messages, args)
             if ours != 'no text': texts += 1; used.add(name)
-    assert len(used) > 40 and texts > 150
+    assert len(used) > 50 and texts > 150
 
 
 def test_a_foreign_template_is_sandboxed():
@@ -164,7 +164,6 @@ def test_a_template_sees_plain_values_only():
 def test_pieces_are_the_text():
     "Drawn conversations: the pieces joined are the text, placeholders apart, and no piece holds a control token that somebody typed."
     rng = random.Random(3)
-    template = {c for m in CASES for c in chat.control_tokens(m['text'])}
     for _ in range(300):
         messages, args = drawn(rng)
         text = either(lambda: chat.render(messages, **args))
@@ -172,7 +171,6 @@ def test_pieces_are_the_text():
         parts = chat.render_parts(messages, **args)
         assert ''.join(p if isinstance(p, str) else f'<|{p.kind}|>' for p in parts) == text
         assert [p.i for p in parts if not isinstance(p, str)] == list(range(sum(not isinstance(p, str) for p in parts)))
-    assert '<|turn>' in template
 
 
 def test_nobody_but_the_template_writes_a_fence():
