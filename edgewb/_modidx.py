@@ -429,6 +429,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'edgewb.gguf._Cursor.text': ('gguf.html#_cursor.text', 'edgewb/gguf.py'),
                              'edgewb.gguf._encode': ('gguf.html#_encode', 'edgewb/gguf.py'),
                              'edgewb.gguf._header': ('gguf.html#_header', 'edgewb/gguf.py'),
+                             'edgewb.gguf._jumps': ('gguf.html#_jumps', 'edgewb/gguf.py'),
                              'edgewb.gguf._magic': ('gguf.html#_magic', 'edgewb/gguf.py'),
                              'edgewb.gguf._read': ('gguf.html#_read', 'edgewb/gguf.py'),
                              'edgewb.gguf._read_once': ('gguf.html#_read_once', 'edgewb/gguf.py'),

@@ -210,7 +210,8 @@ def _start(self: Engine, np: Any):
     n_banned = ctypes.c_int32()
     banned = C.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n_banned))
     self.suppressed: frozenset[int] = frozenset(banned[i] for i in range(n_banned.value))
-    self.eog: frozenset[int] = frozenset(i for i in range(self.vocab_size) if C.llama_vocab_is_eog(self._vocab, i))
+    said = re.findall(r'print_info: EOG token +=  *(\d+)', self._loaded) # asking about each of 262,144 words takes 0.1 s
+    self.eog: frozenset[int] = frozenset(map(int, said)) or frozenset(i for i in range(self.vocab_size) if C.llama_vocab_is_eog(self._vocab, i))
     self.pos = 0                                   # tokens in the cache
     self._past = np.zeros(self.n_ctx, np.int32)    # what they are
     self._stale = 0                                # of them, so many must be evaluated again
@@ -285,6 +286,8 @@ def embed(self: Engine,
     data: Any,      # uint8 [H, W, 3], float32 [n] at 16 kHz, or uint8 [frames, H, W, 3]
 ) -> list[int]:     # negative ids, one a soft token
     "Run a medium through its tower and keep the rows. `Unsupported` where the build has no such tower, `BadMedia` for data that it can't take."
+    if not self.mmproj: raise Unsupported(f'{self.inventory.files[0].name} comes without its towers, so it can be given no {"sound" if kind == "audio" else "picture"}: put the '
+                                          'mmproj file of the model beside it, or name it (mmproj=...); for a repository on the hub, hub.fetch(name, media=True) brings it.')
     self.towers.need(kind)
     data = check_medium(kind, data)
     if not self._mtmd: self._mtmd = towers.Mtmd(self.mmproj, self._model, self.threads, self._tiles())

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['TYPES', 'CODES', 'LongArray', 'Tensor', 'write', 'Inventory', 'shards', 'inventory', 'raw_meta', 'check']
 
-# %% ../nbs/03b_gguf.ipynb #b03b1132
-import mmap, re, struct
+# %% ../nbs/03b_gguf.ipynb #3b2bd241
+import hashlib, json, mmap, os, re, struct, threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .core import BadBuild, human_bytes
+from .core import BadBuild, cache_dir, human_bytes
 
-# %% ../nbs/03b_gguf.ipynb #ac646b75
+# %% ../nbs/03b_gguf.ipynb #30f408d5
 TYPES: dict[int, tuple[str, int, int]] = { # ggml's number: name, weights in a block, bytes of a block
     0: ('F32', 1, 4), 1: ('F16', 1, 2), 2: ('Q4_0', 32, 18), 3: ('Q4_1', 32, 20), 6: ('Q5_0', 32, 22), 7: ('Q5_1', 32, 24),
     8: ('Q8_0', 32, 34), 9: ('Q8_1', 32, 36), 10: ('Q2_K', 256, 84), 11: ('Q3_K', 256, 110), 12: ('Q4_K', 256, 144),
@@ -26,12 +27,12 @@ TYPES: dict[int, tuple[str, int, int]] = { # ggml's number: name, weights in a b
     40: ('NVFP4', 64, 36), 41: ('Q1_0', 128, 18), 42: ('Q2_0', 64, 18)}
 CODES: dict[str, int] = {name: code for code, (name, *_) in TYPES.items()} # the other way
 
-# %% ../nbs/03b_gguf.ipynb #cdc8ebe0
+# %% ../nbs/03b_gguf.ipynb #e338a203
 _SCALARS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'} # 8 is text, 9 an array
 
 class _Cursor:
     "Walks through a buffer; `EOFError` at its end."
-    def __init__(self, buf: Any): self.buf, self.at = buf, 0
+    def __init__(self, buf: Any, jumps: dict[int, int]|None = None): self.buf, self.at, self.jumps = buf, 0, {} if jumps is None else jumps
     def take(self, n: int) -> bytes:
         if n > len(self.buf) - self.at: raise EOFError
         self.at += n
@@ -39,7 +40,7 @@ class _Cursor:
     def num(self, fmt: str) -> Any: return struct.unpack(f'<{fmt}', self.take(struct.calcsize(fmt)))[0]
     def text(self) -> str: return self.take(self.num('Q')).decode('utf8', 'replace')
 
-# %% ../nbs/03b_gguf.ipynb #1ed2d490
+# %% ../nbs/03b_gguf.ipynb #2a806664
 @dataclass(frozen=True)
 class LongArray:
     "An array of the metadata that was stepped over."
@@ -61,15 +62,17 @@ def _value(c: _Cursor, kind: int, keep: int = 4096) -> Any:
     return LongArray(kind, n)
 
 def _skip_texts(c: _Cursor, n: int):
-    "Step over `n` texts; a real model has 800,000, so no bytes are copied."
+    "Step over `n` texts; a real model has 800,000, so no bytes are copied, and where they end is remembered in `jumps`."
     length, at, end, buf = struct.Struct('<Q').unpack_from, c.at, len(c.buf), c.buf
-    for _ in range(n):
-        if at + 8 > end: raise EOFError
-        at += 8 + length(buf, at)[0]
-    if at > end: raise EOFError
-    c.at = at
+    if at not in c.jumps:
+        for _ in range(n):
+            if at + 8 > end: raise EOFError
+            at += 8 + length(buf, at)[0]
+        c.jumps[c.at] = at
+    c.at = c.jumps[c.at]
+    if c.at > end: raise EOFError
 
-# %% ../nbs/03b_gguf.ipynb #3c22f367
+# %% ../nbs/03b_gguf.ipynb #be0508ef
 @dataclass(frozen=True)
 class Tensor:
     "One line of the tensor table."
@@ -89,10 +92,10 @@ class Tensor:
         _, block, size = TYPES[CODES[self.type]]
         return self.elements//block*size
 
-# %% ../nbs/03b_gguf.ipynb #c40799d1
-def _header(buf: Any, file: int = 0) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
+# %% ../nbs/03b_gguf.ipynb #3ecae872
+def _header(buf: Any, file: int = 0, jumps: dict[int, int]|None = None) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
     "Metadata, tensors, and where in `buf` each metadata value (type number included) is; no judgement beyond what reading needs."
-    c = _Cursor(buf)
+    c = _Cursor(buf, jumps)
     c.take(8)
     n_tensors, n_meta = c.num('Q'), c.num('Q')
     meta, spans = {}, {}
@@ -108,7 +111,7 @@ def _header(buf: Any, file: int = 0) -> tuple[dict[str, Any], list[Tensor], dict
         if shape and shape[0] % TYPES[code][1]: raise ValueError(f'rows of {shape[0]} in {TYPES[code][0]} ({name})')
     return meta, [Tensor(name, shape, TYPES[code][0], data + at, file) for name, shape, code, at in table], spans
 
-# %% ../nbs/03b_gguf.ipynb #82677d59
+# %% ../nbs/03b_gguf.ipynb #dbbb3783
 def _text(s: str) -> bytes: return struct.pack('<Q', len(b := s.encode())) + b
 
 def _encode(v: Any) -> bytes:
@@ -121,7 +124,7 @@ def _encode(v: Any) -> bytes:
     items = [_encode(x) for x in v]
     return struct.pack('<I', 9) + items[0][:4] + struct.pack('<Q', len(items)) + b''.join(i[4:] for i in items)
 
-# %% ../nbs/03b_gguf.ipynb #fa9f3956
+# %% ../nbs/03b_gguf.ipynb #30a07a4b
 def write(
     path: str|Path,                     # the file to write
     meta: dict[str, Any],               # numbers, text, booleans, sequences of them; `bytes` go in as they are
@@ -146,7 +149,7 @@ def write(
             if n != t.bytes: raise ValueError(f'{t.name} needs {t.bytes} bytes, not {n}')
             f.write(b'\0'*(-n % 32))
 
-# %% ../nbs/03b_gguf.ipynb #2b363c39
+# %% ../nbs/03b_gguf.ipynb #8565941f
 @dataclass(frozen=True)
 class Inventory:
     "What a GGUF build holds: metadata and every tensor, over all its shards."
@@ -166,10 +169,10 @@ class Inventory:
     def bpw(self) -> float: return 8*self.bytes/self.elements if self.elements else 0.
     def get(self, key: str, default: Any = None) -> Any: return self.meta.get(f'{self.arch}.{key}', default)
 
-# %% ../nbs/03b_gguf.ipynb #f2ca03e7
+# %% ../nbs/03b_gguf.ipynb #32d51bb2
 from fastcore.basics import patch
 
-# %% ../nbs/03b_gguf.ipynb #b126c121
+# %% ../nbs/03b_gguf.ipynb #1a59f1fd
 @patch
 def types(self: Inventory) -> dict[str, tuple[int, int, int]]:
     "For each type, the largest share of bytes first: tensors, weights, bytes."
@@ -185,7 +188,7 @@ def frame(self: Inventory):
     import pandas as pd
     return pd.DataFrame([dict(name=t.name, shape=t.shape, type=t.type, elements=t.elements, bytes=t.bytes) for t in self])
 
-# %% ../nbs/03b_gguf.ipynb #e54352fe
+# %% ../nbs/03b_gguf.ipynb #479c62e7
 def _rows(inv: Inventory) -> list[tuple[str, ...]]:
     return [(k, f'{n}', f'{e/1e6:,.2f}', human_bytes(b), f'{8*b/e:.2f}', f'{b/inv.bytes:.0%}') for k, (n, e, b) in inv.types().items()]
 
@@ -204,7 +207,7 @@ def _repr_html_(self: Inventory) -> str:
     return (f'<table><caption>{repr(self).splitlines()[0]}</caption><thead><tr>'
             + ''.join(f'<th scope="col">{h}</th>' for h in _HEAD) + f'</tr></thead><tbody>{body}</tbody></table>')
 
-# %% ../nbs/03b_gguf.ipynb #7a2eb1f7
+# %% ../nbs/03b_gguf.ipynb #cd2e399c
 _PRETENDERS = {b'version https://git-lfs': 'a Git LFS pointer: fetch the file itself with `git lfs pull`',
                b'<': 'a web page: the download went to a page about the model, not to its file',
                b'PK\3\4': 'a zip archive: unpack it', b'{': 'a JSON file', b'\x93NUMPY': 'a NumPy file',
@@ -223,7 +226,7 @@ def _magic(path: Path, head: bytes):
         raise BadBuild(f'{path.name} has GGUF version {version}; this reads 2 and 3. '
                        + ('Build it again.' if version < 2 else 'It needs a newer llama-cpp-python.'))
 
-# %% ../nbs/03b_gguf.ipynb #8167723b
+# %% ../nbs/03b_gguf.ipynb #246f744c
 def shards(
     path: str|Path, # any file of a build
 ) -> list[Path]:    # the files of the build in order; itself alone when its name has no `-00001-of-0000N`
@@ -237,7 +240,21 @@ def shards(
                             f'{"is" if len(gone) == 1 else "are"} not beside it: put all of them into one folder.')
     return files
 
-# %% ../nbs/03b_gguf.ipynb #b4f582ef
+# %% ../nbs/03b_gguf.ipynb #8209f193
+@contextmanager
+def _jumps(*stamp: Any) -> Iterator[dict[int, int]]:
+    "Where the long arrays of a file end, kept for the next process: walking over a real vocabulary takes 0.1 s, and a session reads the header twice."
+    memo = cache_dir('headers')/f'{hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]}.json'
+    try: known = {int(k): v for k, v in json.loads(memo.read_text()).items() if type(v) is int}
+    except (OSError, ValueError, AttributeError): known = {}
+    jumps = dict(known)
+    yield jumps
+    if jumps == known: return
+    part = memo.with_suffix(f'.{os.getpid()}.{threading.get_ident()}')
+    part.write_text(json.dumps(jumps))
+    part.replace(memo)
+
+# %% ../nbs/03b_gguf.ipynb #6d868441
 def _read(path: Path, file: int = 0) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
     "The header of one file, read once as long as the file stays what it is; `BadBuild` with one sentence when it can't be read."
     if path.is_dir(): raise BadBuild(f'{path} is a folder, not a GGUF file.')
@@ -246,11 +263,12 @@ def _read(path: Path, file: int = 0) -> tuple[dict[str, Any], list[Tensor], dict
     return _read_once(path.absolute(), file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 @lru_cache(16)
-def _read_once(path: Path, file: int, size: int, *_: int) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
+def _read_once(path: Path, file: int, size: int, *stamp: int) -> tuple[dict[str, Any], list[Tensor], dict[str, tuple[int, int]]]:
     with open(path, 'rb') as f:
         _magic(path, f.read(32))
         with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as buf:
-            try: meta, tensors, spans = _header(buf, file)
+            try:
+                with _jumps(path, size, *stamp) as jumps: meta, tensors, spans = _header(buf, file, jumps)
             except EOFError: raise BadBuild(f'{path.name} ends inside its header, after {human_bytes(size)}: '
                                             'it was cut short. Download or build it again.') from None
             except (ValueError, struct.error, MemoryError) as e:
@@ -260,7 +278,7 @@ def _read_once(path: Path, file: int, size: int, *_: int) -> tuple[dict[str, Any
                                   f'({size/end:.0%}). Download or build it again.')
     return meta, tensors, spans
 
-# %% ../nbs/03b_gguf.ipynb #7f70b5bb
+# %% ../nbs/03b_gguf.ipynb #1c5a9f12
 def inventory(
     path: str|Path, # a .gguf, or any shard of one
 ) -> Inventory:
@@ -276,7 +294,7 @@ def inventory(
                                                f'name them name-00001-of-{count:05d}.gguf and so on.')
     return Inventory(tuple(files), dict(meta), tuple(tensors))
 
-# %% ../nbs/03b_gguf.ipynb #555f4db9
+# %% ../nbs/03b_gguf.ipynb #db5c5511
 def raw_meta(
     path: str|Path, # one file
 ) -> dict[str, bytes]:
@@ -284,7 +302,7 @@ def raw_meta(
     _, _, spans = _read(Path(path))
     with open(path, 'rb') as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as buf: return {k: buf[a:b] for k, (a, b) in spans.items()}
 
-# %% ../nbs/03b_gguf.ipynb #0e305142
+# %% ../nbs/03b_gguf.ipynb #de33e01d
 def check(
     path: str|Path,        # a .gguf, or any shard of one
     arch: str = 'gemma4',  # what its architecture must begin with
