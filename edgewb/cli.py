@@ -30,13 +30,13 @@ class Progress:
 
 # %% ../nbs/21_cli.ipynb #07ebe94a
 def compare(
-    args: argparse.Namespace, # prompt, targets, model, max_tokens, rounds, json
+    args: argparse.Namespace, # prompt, targets, model, max_tokens, rounds, media, json
 ) -> int:                     # exit status: 1 when a target could not be opened
     "Print a comparison as a table, or as one JSON object."
     from edgewb.compare import compare
     progress = Progress()
     try: result = compare(args.prompt, args.targets or settings()['targets'].split(), args.model, args.max_tokens,
-                          rounds=args.rounds, progress=progress)
+                          rounds=args.rounds, progress=progress, **dict(media=args.media) if args.media else {})
     finally: progress.done()
     if args.json:
         here = detect()
@@ -129,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
         (['--targets'], dict(nargs='+', metavar='ENGINE:FORMAT', help=f"the first is the reference (default: {own['targets']})")),
         (['--model'], dict(default=own['model'], help='a name, a checkpoint folder or a .gguf file (default: %(default)s)')),
         (['--max-tokens'], dict(type=int, default=int(own['max_tokens']), help='length of the replies (default: %(default)s)')),
+        (['--media'], dict(nargs='+', metavar='FILE', help='pictures and sounds (WAV) that the question is about')),
         (['--rounds'], dict(type=int, default=5, help='timing rounds; 0 measures no speed (default: %(default)s)')),
         (['--json'], dict(action='store_true', help='one JSON object in place of the table')))
     sub('conform', conform, 'does an engine run Gemma 4 right? Probes with evidence, target by target',

@@ -162,7 +162,7 @@ def tabulate(
     **kw: Any,                   # for `Session.stream`: `raw`, `thinking`, ...
 ) -> Comparison:
     "Replies, departures and undisturbed speeds of open sessions. Raises `PromptMismatch`."
-    chat = {k: v for k, v in kw.items() if k in ('raw', 'thinking', 'tools')}
+    chat = {k: v for k, v in kw.items() if k in ('raw', 'media', 'thinking', 'tools')}
     ids = [s.chat_ids(prompt, **chat) for s in sessions]
     check_prompts(sessions, ids)
     if replies is None:

@@ -173,7 +173,7 @@ def _step(self: Engine, ids: Sequence[int], keep: int):
     torch = self.torch
     if min(ids) < 0 or not self._placeholders.isdisjoint(ids):
         from edgewb.media_torch import step
-        return step(self.model, self.cache, self.pos, ids, self.soft, self.towers.bidirectional, keep)
+        return step(self.model, self.cache, self.pos, ids, self.soft, self.towers.bidirectional, keep, self.device)
     with torch.inference_mode():
         return self.model(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=self.cache, use_cache=True, logits_to_keep=keep).logits[0]
 
@@ -187,9 +187,9 @@ def embed(self: Engine,
     from edgewb import media_torch as m
     self.towers.need(kind)
     data = check(kind, data)
-    if kind != 'audio': return self.soft.add(kind, m.see(self.model, self.towers, data if kind == 'video' else data[None], kind == 'video'))
+    if kind != 'audio': return self.soft.add(kind, m.see(self.model, self.towers, data if kind == 'video' else data[None], kind == 'video', self.device))
     self.ears = getattr(self, 'ears', None) or m.ears(self.path)
-    return self.soft.add(kind, [m.hear(self.model, self.ears, data)])
+    return self.soft.add(kind, [m.hear(self.model, self.ears, data, self.device)])
 
 @patch
 def forget(self: Engine):

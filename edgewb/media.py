@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['BUDGETS', 'MAX_PIXELS', 'RATE', 'MAX_S', 'MAX_FRAMES', 'FPS', 'KINDS', 'target_size', 'picture', 'scaled', 'cut',
            'resample', 'sound', 'frames', 'chosen', 'timestamps', 'Towers', 'of', 'fit', 'patches', 'describe', 'need',
-           'check', 'SoftTokens', 'rows', 'block', 'vision', 'piece', 'steps', 'Medium', 'read', 'media', 'has_media']
+           'check', 'SoftTokens', 'rows', 'block', 'vision', 'piece', 'steps', 'Medium', 'read', 'media', 'has_media',
+           'part', 'shown']
 
 # %% ../nbs/02c_media.ipynb #9eb49e69
 import base64, io, json, math, os, struct, warnings
@@ -460,3 +461,30 @@ def _parts(messages: Any) -> list[dict[str, Any]]:
 def has_media(messages: Any) -> bool:
     "Whether a conversation shows or plays anything."
     return bool(_parts(messages))
+
+# %% ../nbs/02c_media.ipynb #070c47b3
+_SOUNDS = '.wav', '.mp3', '.flac', '.ogg', '.opus', '.m4a', '.aac', '.aiff', '.aif'
+
+def part(
+    data: Any, # a path, bytes, a Pillow picture, an array, a list of frames, or a content part
+) -> dict[str, Any]: # a content part
+    "What something to be shown or played is: a sound by its file's name or as one-dimensional floats, a video as a list, four dimensions or a GIF, else a picture."
+    if isinstance(data, dict): return data
+    if isinstance(data, (bytes, bytearray, memoryview)): kind = 'audio' if bytes(data[:4]) == b'RIFF' and bytes(data[8:12]) == b'WAVE' else 'image'
+    elif isinstance(data, (str, Path)): kind = {**dict.fromkeys(_SOUNDS, 'audio'), '.gif': 'video'}.get(Path(data).suffix.lower(), 'image')
+    elif isinstance(data, (list, tuple)): kind = 'video'
+    else: kind = {1: 'audio', 4: 'video'}.get(getattr(data, 'ndim', 2), 'image')
+    return {'type': kind, kind: data}
+
+def shown(
+    messages: list[dict[str, Any]], # a conversation
+    media: Sequence[Any],           # what its last question is about
+) -> list[dict[str, Any]]:
+    "The conversation with media before the text of its last user message."
+    if not media: return messages
+    parts = [part(m) for m in (media if isinstance(media, (list, tuple)) else [media])]
+    at = max((i for i, m in enumerate(messages) if m.get('role') == 'user'), default=None)
+    if at is None: raise BadMedia('there is no user message that could show the media.')
+    said = messages[at].get('content') or ''
+    said = [{'type': 'text', 'text': said}] if isinstance(said, str) else list(said)
+    return [*messages[:at], messages[at] | {'content': parts + said}, *messages[at + 1:]]

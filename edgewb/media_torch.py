@@ -22,11 +22,11 @@ def see(
     towers: Towers,     # what it takes
     frames: Sequence[np.ndarray], # uint8 [H, W, 3] each
     video: bool = False, # they are a video's: smaller budget
+    device: str = 'cpu', # where the model computes
 ) -> list[np.ndarray]:  # float32 [n, hidden] each
     "The rows of pictures."
     import torch
     x, at = zip(*(towers.patches(towers.fit(f, video)) for f in frames))
-    device = next(model.parameters()).device
     with torch.inference_mode():
         y = model.model.get_image_features(torch.from_numpy(np.stack(x)).to(device), torch.from_numpy(np.stack(at)).to(device))
     return [r.float().cpu().numpy() for r in y.pooler_output]
@@ -47,10 +47,10 @@ def hear(
     model: Any,          # transformers' Gemma 4 with an audio tower
     front: Any,          # see `ears`
     samples: np.ndarray, # float32 [n] at 16 kHz
+    device: str = 'cpu', # where the model computes
 ) -> np.ndarray:         # float32 [n, hidden]
     "The rows of a sound."
     import torch
-    device = next(model.parameters()).device
     x = front([samples], return_tensors='pt')
     if not x['input_features_mask'].any(): raise BadMedia(f'a sound of {len(samples)} samples is too short for a single token: give at least 161 (10 ms).')
     with torch.inference_mode():
@@ -66,11 +66,11 @@ def step(
     soft: SoftTokens,       # what these stand for
     blocks: bool = False,   # pictures are bidirectional
     keep: int = 1,          # logits of so many last tokens; 0: of all
+    device: str = 'cpu',    # where the model computes
 ) -> Any:                   # [keep, vocab]
     "Run words and soft tokens through the model."
     import torch
     lm, c = model.model.language_model, model.config.get_text_config()
-    device = lm.embed_tokens.weight.device if lm.embed_tokens.weight.device.type != 'meta' else model.device
     ids = torch.tensor([list(ids)])
     at, pad = ids < 0, torch.where(ids < 0, c.pad_token_id or 0, ids).to(device)
     with torch.inference_mode():

@@ -23,7 +23,7 @@ from fastcore.basics import patch
 
 from . import core, weights
 from .hardware import detect
-from .core import EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
+from .core import BadMedia, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
 from .weights import Build, check_format, engine_module
 from .tokens import suppressed_ids
 from .worker import Worker, _error
@@ -389,14 +389,16 @@ def forget(self: Session):
 def chat_ids(self: Session,
     prompt: str|list[dict]|list[int], # question, messages or ids
     raw: bool = False,                # the text as it is, no template
+    media: Sequence[Any] = (),        # pictures, sounds and videos to show before the question: see `media.part`
     **template_args: Any,             # `thinking`, `tools`: see `chat.render`
 ) -> list[int]:
     "The token ids that a prompt becomes on this target. A prompt with media makes those of the prompt before it worthless."
     if not isinstance(prompt, str) and all(isinstance(t, (int, np.integer)) for t in prompt): return [int(t) for t in prompt]
+    if raw and media: raise BadMedia('a raw prompt has no place for media: leave raw out, or write messages.')
     if raw: return self.tokenize(prompt if prompt.startswith('<bos>') else f'<bos>{prompt}')
     from edgewb.chat import render
-    from edgewb.media import has_media
-    messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+    from edgewb.media import has_media, shown
+    messages = shown([{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt, media)
     file = weights.resolve(self.target.model)/'chat_template.jinja'
     template = file.read_text(encoding='utf8') if file.exists() else self.info.get('chat_template')
     if has_media(messages):
@@ -523,7 +525,7 @@ def stream(self: Session,
     fast: bool = True,        # the engine's own greedy loop where it has one
     ignore_eog: bool = False, # go on past the end of the turn: for timing a fixed number of tokens
     raw: bool = False,        # the text as it is, no chat template
-    **template_args: Any,     # `thinking`, `tools`
+    **template_args: Any,     # `media`, `thinking`, `tools`
 ) -> TokenStream:
     "Tokens of a reply, as they come. `PromptTooLong` if the context has no room for the prompt and one token more."
     self._abandon()

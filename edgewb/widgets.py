@@ -104,7 +104,7 @@ def facts(self: Lane, ref: Lane) -> dict:
     return dict(state=self.state, note=self.note, tps=self.rate(), ttft=ttft, dep=self.departs, rel=self.relation(ref))
 
 # %% ../nbs/20_widgets.ipynb #9d2f0041
-CHAT = 'raw', 'thinking', 'tools'  # what shapes the prompt, not the sampling
+CHAT = 'raw', 'media', 'thinking', 'tools'  # what shapes the prompt, not the sampling
 
 class CompareWidget(anywidget.AnyWidget):
     "Targets side by side on one prompt: one lane a target, streaming together, each with its own Stop."
@@ -514,7 +514,7 @@ def table(comparison: Any) -> dict:  # caption, head and rows, all of them texts
 
 # %% ../nbs/20_widgets.ipynb #9d2f00a1
 def compare_magic(line: str, cell: str) -> CompareWidget:
-    "`%%compare [targets] [--max-tokens N] [--top N] [--model NAME]`: the cell's text is the prompt."
+    "`%%compare [targets] [--max-tokens N] [--top N] [--model NAME] [--media FILE ...]`: the cell's text is the prompt."
     import argparse
     class Parser(argparse.ArgumentParser):
         def error(self, message): raise EdgewbError(f'%%compare: {message}. {self.format_usage().strip()}')
@@ -523,8 +523,9 @@ def compare_magic(line: str, cell: str) -> CompareWidget:
     p.add_argument('--max-tokens', type=int, default=64)
     p.add_argument('--top', type=int, default=5)
     p.add_argument('--model', default='nano')
+    p.add_argument('--media', nargs='+', default=[])
     args = p.parse_args(shlex.split(line))
-    return CompareWidget(cell.strip(), args.targets or None, args.max_tokens, args.top, args.model)
+    return CompareWidget(cell.strip(), args.targets or None, args.max_tokens, args.top, args.model, **dict(media=args.media) if args.media else {})
 
 def load_ipython_extension(ip: Any) -> None:
     "Register `%%compare`; `%load_ext edgewb` ends up here."

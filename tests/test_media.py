@@ -281,6 +281,25 @@ def test_generate_stream_compare(sessions, talk):
         assert [t.id for t in s.stream(talk, 8)] == r.ids == s.generate(r.prompt_ids, 8).ids
         assert s.generate(talk, 4, temperature=1., seed=1).ids
 
+def test_media_beside_a_question(sessions, folder, talk):
+    from PIL import Image
+    import edgewb
+    s = sessions[1]
+    long = [dict(role='user', content=[dict(type='image', image=folder/'p.png'), dict(type='audio', audio=folder/'t.wav'), dict(type='text', text='What?')])]
+    ids = s.chat_ids(long)
+    for given in ([folder/'p.png', str(folder/'t.wav')], [Image.fromarray(PHOTO), (folder/'t.wav').read_bytes()]): assert s.chat_ids('What?', media=given) == ids
+    assert s.generate('What?', 4, media=[folder/'p.png', folder/'t.wav']).ids == s.generate(long, 4).ids
+    assert edgewb.compare('What?', sessions, max_tokens=4, rounds=0, media=[PHOTO]).prompt_ids.count(-63) == 1
+    with pytest.raises(BadMedia, match='raw'): s.chat_ids('What?', raw=True, media=[PHOTO])
+
+def test_the_widget_shows_media(sessions, folder):
+    import asyncio
+    from edgewb.widgets import CompareWidget
+    w = CompareWidget('What is it?', list(sessions), max_tokens=4, media=[folder/'p.png'], run=False)
+    asyncio.run(w.run().done())
+    assert [len(l.ids) for l in w._lanes] == [len(sessions[0].chat_ids('What is it?', media=[folder/'p.png']))]*2 and not any(l.error for l in w._lanes)
+    w.close()
+
 def test_a_literal_placeholder_is_text(sessions):
     parts = [dict(type='text', text='see <|image|> here'), dict(type='image', image=PHOTO)]
     for s in sessions:
@@ -322,7 +341,7 @@ def test_towers_are_found_beside_a_gguf(gguf, tmp_path):
     assert mmproj_of(tmp_path/'model-Q.gguf') is None
     with load(str(tmp_path/'model-Q.gguf'), 'llama.cpp', 'F32', threads=1) as s: # a build from before there were towers
         assert s.generate('Sort: 3 1 2', 4).ids
-        with pytest.raises(Unsupported, match='no vision tower'): s.embed('image', PHOTO)
+        with pytest.raises(Unsupported, match='without its towers'): s.embed('image', PHOTO)
     with load(str(tmp_path/'model-Q.gguf'), 'llama.cpp', 'F32', threads=1, mmproj=str(towers)) as s: assert s.embed('image', PHOTO)
     shutil.copy(towers, tmp_path/'mmproj-F32.gguf')
     (tmp_path/'mmproj-broken.gguf').write_bytes(b'GGUF')
