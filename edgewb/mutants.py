@@ -30,7 +30,7 @@ class Reference:
         import torch, transformers
         from transformers import AutoModelForCausalLM
         transformers.utils.logging.disable_progress_bar()
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation='sdpa', local_files_only=True, trust_remote_code=False).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation='eager', local_files_only=True, trust_remote_code=False).eval()
         self.model, self.config = model, model.config.get_text_config()
         self.text = getattr(model.model, 'language_model', model.model)
         self.head, self.cap, self.window = model.get_output_embeddings(), self.config.final_logit_softcapping, None
