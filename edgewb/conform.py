@@ -6,8 +6,9 @@
 __all__ = ['PROBES', 'N', 'PLACES', 'BOUNDS', 'HARD', 'TALK', 'ITSELF', 'EDGES', 'KNOWN', 'SIGNS', 'MATRIX', 'Cell',
            'NotApplicable', 'Probe', 'probe', 'places', 'prompt_ids', 'Case', 'bound_of', 'close', 'opens', 'token_ids',
            'reference_vectors', 'pieces_back', 'bos_once', 'template', 'prefill', 'past_512', 'past_1024', 'decode',
-           'itself', 'after_trim', 'after_far_trim', 'batch_lengths', 'deterministic', 'thread_count', 'stop_tokens',
-           'greedy_path', 'parsed_edges', 'Known', 'judge', 'Conformance', 'conform', 'facts']
+           'itself', 'after_trim', 'after_far_trim', 'batch_lengths', 'deterministic', 'thread_count', 'shown',
+           'stop_tokens', 'suppressed_tokens', 'greedy_path', 'parsed_edges', 'Known', 'judge', 'Conformance',
+           'conform', 'facts']
 
 # %% ../nbs/17_conform.ipynb #3f650a78
 import json, threading
@@ -22,11 +23,11 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from . import chat, mutants, weights
+from . import chat, mutants, mutants_media, weights
 from .core import EdgewbError, Unsupported, unknown
 from .quality import kld
 from .session import Session, Target
-from .tokens import Tokenizer, eog_ids
+from .tokens import Tokenizer, eog_ids, suppressed_ids
 
 # %% ../nbs/17_conform.ipynb #c4f336d8
 @dataclass(frozen=True)
@@ -330,6 +331,65 @@ def _directed(name: str) -> Callable[[Case], tuple]:
 for m in mutants.MUTANTS.values():
     PROBES[f'not_{m.name}'] = Probe(f'not_{m.name}', f'Free of this bug? {m.about}', 'parts', _directed(m.name))
 
+# %% ../nbs/17_conform.ipynb #0d2c1f3f
+@patch
+def scene(self: Case, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    "The target's rows for a scene, and the reference's with its mutants. `NotApplicable` where the model has no such tower."
+    x = mutants_media.SCENES[name]
+    self.config
+    whole = json.loads((self.folder/'config.json').read_text(encoding='utf8'))
+    if not whole.get({'image': 'vision_config', 'audio': 'audio_config'}[x.kind]): raise NotApplicable(f'the model takes no {x.kind}')
+    if '_shown' not in self.__dict__: self._shown = {}
+    names = [n for n, y in mutants_media.SCENES.items() if y.kind == x.kind]
+    found = mutants_media.media_references(self.folder, names, progress=self.progress)
+    if name not in self._shown: self._shown[name] = self._show(x, found)
+    return self._shown[name], {k.split('/')[1]: v for k, v in found.items() if k.startswith(f'{name}/')}
+
+# %% ../nbs/17_conform.ipynb #ec17cabd
+@patch
+def _show(self: Case, x: mutants_media.Scene, found: dict[str, np.ndarray]) -> np.ndarray:
+    "Prompt and medium through the target; a picture of another budget through a session of its own."
+    before, after = mutants_media.frame(self.tokenizer, x.kind)
+    def rows(s: Session) -> np.ndarray:
+        s.trim(0)
+        soft = s.embed(x.kind, x.data)
+        want = int(found[f'{x.name}/soft'])
+        if len(soft) != want: raise EdgewbError(f'{len(soft)} soft tokens instead of {want}')
+        return s.eval(before + soft + after, all=True)[found[f'{x.name}/rows']]
+    if x.kind == 'audio' or x.budget == 70: return rows(self.s)
+    t = self.target
+    with Session(Target(t.engine, t.format, t.model, t.settings | {'image_tokens': x.budget}), n_ctx=x.budget + 256) as s: return rows(s)
+
+def shown(name: str, about: str) -> None:
+    "Registers the probe of a scene."
+    def ask(c: Case) -> tuple:
+        z, ref = c.scene(name)
+        ok, text, *more = close(ref['truth'], z, max(bound_of(c.target.format), 5e-4))
+        return ok, f"{int(ref['soft'])} soft tokens; {text}", *more
+    PROBES[f'shows_{name}'] = Probe(f'shows_{name}', about, 'media', ask)
+
+# %% ../nbs/17_conform.ipynb #ec16799d
+shown('picture', 'Is a picture seen as transformers sees it?')
+shown('tiny', 'And one of a single pixel? (llama.cpp #21420, fixed in April 2026)')
+shown('wide', 'And one of 300 by 1 pixels?')
+shown('largest', 'And one at the largest budget, 1,120 soft tokens?')
+shown('sound', 'Is a sound heard as transformers hears it? (its mask: llama.cpp #21824, fixed in April 2026)')
+shown('silence', 'And silence?')
+shown('longest', 'And 30 seconds, the longest?')
+
+# %% ../nbs/17_conform.ipynb #e00ab1bc
+def _directed_media(name: str, scene: str) -> Callable[[Case], tuple]:
+    def ask(c: Case) -> tuple:
+        z, ref = c.scene(scene)
+        if name not in ref: raise NotApplicable('the model has no such part')
+        t = mutants.towards(ref['truth'], ref[name], z, block=8)
+        if t.verdict == 'same': raise NotApplicable('on this model the bug changes nothing')
+        return {'right': True, 'bug': False, 'blind': None}[t.verdict], repr(t), t.alpha, .5
+    return ask
+
+for m in mutants_media.MUTANTS.values():
+    PROBES[f'not_{m.name}'] = Probe(f'not_{m.name}', f'Free of this bug? {m.about}', 'media', _directed_media(m.name, {'image': 'picture', 'audio': 'sound'}[mutants_media.KINDS[m.name]]))
+
 # %% ../nbs/17_conform.ipynb #34e9baa0
 @probe('output')
 def stop_tokens(c):
@@ -338,6 +398,15 @@ def stop_tokens(c):
     want, got = eog_ids(c.folder), frozenset(c.s._call('eog'))
     name = lambda ids: ', '.join(b.decode(errors='replace') for b in c.s.pieces(sorted(ids))) or 'none'
     return want == got, name(got) if want == got else f'{name(got)} instead of {name(want)}'
+
+@probe('output')
+def suppressed_tokens(c):
+    "Are tokens that the checkpoint forbids never drawn?"
+    c.config
+    want = suppressed_ids(c.folder)
+    if not want: raise NotApplicable('the checkpoint forbids none')
+    drawn = c.s.generate(c.ids[:64], 64, temperature=1., ignore_eog=True).ids
+    return want <= set(c.s.suppressed) and not want & set(drawn), f'{len(want)} tokens forbidden, {len(want & set(drawn))} of {len(drawn)} drawn are'
 
 @probe('output')
 def greedy_path(c):
