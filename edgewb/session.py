@@ -23,7 +23,7 @@ from fastcore.basics import patch
 
 from . import core, weights
 from .hardware import detect
-from .core import BadMedia, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
+from .core import BadMedia, BadTemplate, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
 from .weights import Build, check_format, engine_module
 from .tokens import suppressed_ids
 from .worker import Worker, _error
@@ -392,19 +392,20 @@ def chat_ids(self: Session,
     media: Sequence[Any] = (),        # pictures, sounds and videos to show before the question: see `media.part`
     **template_args: Any,             # `thinking`, `tools`: see `chat.render`
 ) -> list[int]:
-    "The token ids that a prompt becomes on this target. A prompt with media makes those of the prompt before it worthless."
+    "The token ids that a prompt becomes on this target. Control tokens typed in a message are text. Soft tokens of the prompt before are worthless from here on."
     if not isinstance(prompt, str) and all(isinstance(t, (int, np.integer)) for t in prompt): return [int(t) for t in prompt]
     if raw and media: raise BadMedia('a raw prompt has no place for media: leave raw out, or write messages.')
     if raw: return self.tokenize(prompt if prompt.startswith('<bos>') else f'<bos>{prompt}')
-    from edgewb.chat import render
+    from edgewb.chat import render, render_parts
     from edgewb.media import has_media, shown
     messages = shown([{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt, media)
     file = weights.resolve(self.target.model)/'chat_template.jinja'
     template = file.read_text(encoding='utf8') if file.exists() else self.info.get('chat_template')
-    if has_media(messages):
-        from edgewb.chat import render_parts
-        return self._media_ids(render_parts(messages, template=template, **template_args))
-    return self.tokenize(render(messages, template=template, **template_args))
+    try: pieces = render_parts(messages, template=template, **template_args)
+    except BadTemplate:
+        if has_media(messages): raise
+        return self.tokenize(render(messages, template=template, **template_args)) # it looks for control tokens in texts, as for a thought in an old reply
+    return self._media_ids(pieces)
 
 # %% ../nbs/04_session.ipynb #04c00004
 _FENCES = {'image': ('<|image>', '<image|>'), 'audio': ('<|audio>', '<audio|>'), 'video': ('<|image>', '<image|>')}
