@@ -1,0 +1,100 @@
+"""The probes find real bugs in real engines, and find none where there is none."""
+import json, shutil
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgewb import mutants, weights
+from edgewb.conform import Cell, Conformance, Known, NotApplicable, PROBES, probe
+from edgewb.core import EdgewbError, UnknownFormat
+
+conform = import_module('edgewb.conform') # the package's attribute is the function
+NANO = weights.resolve('nano')
+
+def broken(tmp_path: Path, change) -> str:
+    "A copy of nano whose config says something else: every engine then has that bug."
+    folder = tmp_path/'nano'
+    shutil.copytree(NANO, folder, ignore=lambda d, names: [n for n in names if Path(d) != NANO or not n.endswith(weights.PARTS)])
+    config = json.loads((folder/'config.json').read_text())
+    change(config.get('text_config', config))
+    (folder/'config.json').write_text(json.dumps(config))
+    return str(folder)
+
+def rope_all(c): c['rope_parameters']['full_attention'].update(rope_type='default', partial_rotary_factor=1.0)
+
+BUGS = [('llama.cpp:Q4_K_M', 'window_long', lambda c: c.update(sliding_window=65)),
+        ('llama.cpp:Q8_0', 'window_short', lambda c: c.update(sliding_window=63)),
+        ('openvino:int8', 'window_long', lambda c: c.update(sliding_window=65)),
+        ('openvino:f32', 'no_softcap', lambda c: c.update(final_logit_softcapping=None)),
+        ('torch:bf16', 'rope_all', rope_all),
+        ('torch:f32', 'window_none', lambda c: c.update(sliding_window=4096))]
+
+@pytest.mark.parametrize('target,bug,change', BUGS, ids=[f'{t} {b}' for t, b, _ in BUGS])
+def test_a_bug_in_an_engine_is_found_and_named(tmp_path, target, bug, change):
+    cell, = conform.conform(target, broken(tmp_path, change), [f'not_{bug}'], reference=NANO).cells
+    assert cell.status == 'fail', cell
+    assert cell.value > .5
+
+@pytest.mark.parametrize('target', ['llama.cpp:F16', 'llama.cpp:Q4_K_M', 'openvino:int4', 'torch:bf16'])
+def test_engines_are_right_on_nano(target):
+    m = conform.conform(target)
+    assert not m.failed, m
+    assert {c.probe for c in m.cells} == set(PROBES)
+    assert m.count('pass') >= 25
+
+def test_a_probe_is_one_function():
+    @probe('output')
+    def says_something(c):
+        "Does it say anything at all?"
+        n = len(c.s.generate('Hi', 4, ignore_eog=True).ids)
+        return n == 4, f'{n} tokens'
+    try:
+        m = conform.conform('llama.cpp:Q8_0', probes=['opens', 'says_something'])
+        assert [c.status for c in m.cells] == ['pass', 'pass']
+        assert m.cells[1].evidence == '4 tokens' and 'says_something' in repr(m) and 'says_something' in m._repr_html_()
+    finally: del PROBES['says_something']
+
+def test_a_dead_engine_is_a_failed_cell_and_the_next_probe_goes_on():
+    @probe('output')
+    def dies(c):
+        "Does it survive?"
+        c.s.worker.proc.kill(); c.s.worker.proc.wait()
+        return True, str(c.s.pos)
+    try: m = conform.conform('llama.cpp:Q8_0', probes=['dies', 'bos_once'])
+    finally: del PROBES['dies']
+    assert [c.status for c in m.cells] == ['fail', 'pass'] and 'EngineDied' in m.cells[0].evidence
+
+def test_a_known_defect_is_shown_with_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(conform, 'KNOWN', [Known('llama.cpp', 'not_window_long', 'someone/engine #1', 'Off by one.')])
+    m = conform.conform('llama.cpp:Q8_0', broken(tmp_path, BUGS[0][2]), ['not_window_long'], reference=NANO)
+    assert m.cells[0].status == 'known' and 'someone/engine #1' in repr(m) and m.failed
+
+def test_a_file_without_a_checkpoint_says_so():
+    file = weights.build('nano', 'llama.cpp', 'Q8_0').path
+    m = conform.conform('llama.cpp:Q8_0', str(file), ['opens', 'prefill', 'deterministic', 'parsed_edges'])
+    assert [c.status for c in m.cells][:2] == ['pass', 'n/a'] and 'reference=' in m.cells[1].evidence
+    m = conform.conform('llama.cpp:Q8_0', str(file), ['prefill'], reference=NANO)
+    assert m.cells[0].status == 'pass'
+
+def test_bad_names():
+    with pytest.raises(UnknownFormat): conform.conform('llama.cpp:Q4_KM')
+    with pytest.raises(EdgewbError, match='no probe .prefil.. Nearest: prefill'): conform.conform('llama.cpp:Q8_0', probes=['prefil'])
+
+def test_there_and_back():
+    a = Conformance([Cell('p', 'nano', 'torch:f32', 'fail', 'x < y', 1., .5, 'a #2'), Cell('q', 'nano', 'torch:f32', 'n/a', 'none')], dict(seconds=1.))
+    b = Conformance.from_dict(json.loads(json.dumps(a.to_dict())))
+    assert a == b and '&lt;' in a._repr_html_()
+
+def test_the_direction_is_read_under_noise():
+    "Over many draws: noise alone is hardly ever taken for the bug, and noise with the bug hardly ever for none."
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 3, (192, 64))
+    bug = truth + rng.normal(0, .1, truth.shape)
+    verdicts = {False: [], True: []}
+    for i in range(60):
+        noise = rng.normal(0, .3, truth.shape)
+        for wrong in verdicts: verdicts[wrong].append(mutants.towards(truth, bug, (bug if wrong else truth) + noise).verdict)
+    assert verdicts[False].count('bug') <= 1 and verdicts[True].count('right') <= 1
+    assert verdicts[False].count('right') > 40 and verdicts[True].count('bug') > 40
