@@ -76,7 +76,7 @@ def mmproj_of(
         except BadBuild: return False
         return m.get('general.architecture') == 'clip' and wide in (m.get('clip.vision.projection_dim'), m.get('clip.audio.projection_dim'))
     alike = lambda f: len(os.path.commonprefix([re.sub('^mmproj-?', '', f.name).lower(), path.name.lower()]))
-    kind = lambda f: next((i for i, k in enumerate(('-f16', '-f32', '-bf16')) if k in f.name.lower()), 3)
+    kind = lambda f: next((i for i, k in enumerate(('bf16', 'f32', 'f16')) if k in f.name.lower()), 3)
     near = [f for folder in (path.parent, path.parent.parent) for f in sorted(folder.glob('*mmproj*.gguf')) if f != path and fits(f)]
     return min(near, key=lambda f: (-alike(f), kind(f)), default=None)
 
@@ -282,7 +282,7 @@ def make(
         if format in _PLAIN:
             with tempfile.TemporaryDirectory(dir=out) as room:
                 ready = _prepared(source, Path(room))
-                _towers(ready, 'F32' if format == 'F32' else 'F16', out)
+                _towers(ready, format, out)
                 return _convert(ready, format, part).replace(done)
         from edgewb.weights import build
         source = build(str(source), NAME, plain).path
