@@ -41,6 +41,7 @@ def _name(data: Any, what: str) -> str:
     "What to call it in an error."
     return f"the {what} '{data}'" if isinstance(data, (str, Path)) and len(str(data)) < 200 else f'this {what}'
 
+# %% ../nbs/02c_media.ipynb #958ecfa4
 def _bytes(data: Any, what: str) -> bytes:
     "The content of a path, a data URL or bytes. `BadMedia` where there is none."
     if isinstance(data, (bytes, bytearray, memoryview)): raw = bytes(data)
@@ -94,6 +95,7 @@ def _pixels(a: np.ndarray) -> np.ndarray:
     if a.shape[-1] == 4: a = np.rint(a[..., :3]*(t := a[..., 3:]/255) + (1 - t)*255).astype(np.uint8)
     return np.ascontiguousarray(a)
 
+# %% ../nbs/02c_media.ipynb #2d08d451
 def picture(
     data: Any,   # a path, bytes, a data URL, a Pillow picture or a uint8 array [H, W], [H, W, 3] or [H, W, 4]
 ) -> np.ndarray: # uint8 [H, W, 3]
@@ -115,6 +117,7 @@ def scaled(
     h, w = target_size(*pixels.shape[:2], budget, token)
     return pixels if (h, w) == pixels.shape[:2] else np.array(Image.fromarray(pixels).resize((w, h), Image.Resampling.BICUBIC))
 
+# %% ../nbs/02c_media.ipynb #99b498e8
 def cut(
     pixels: np.ndarray, # uint8 [H, W, 3], sides multiples of `size`
     size: int = 16,     # pixels of a patch's side
@@ -231,6 +234,7 @@ def _samples(data: Any) -> np.ndarray:
 # %% ../nbs/02c_media.ipynb #bd3d7185
 MAX_FRAMES, FPS = 32, 24. # frames that are looked at; frames a second where nothing is said (transformers' assumption)
 
+# %% ../nbs/02c_media.ipynb #b108a303
 def frames(
     data: Any, # a list of pictures, a uint8 array [frames, H, W, 3], or the path or bytes of an animation
 ) -> tuple[np.ndarray, float|None]: # uint8 [frames, H, W, 3], and frames a second where the animation tells
@@ -248,6 +252,7 @@ def frames(
         raise BadMedia("a video's frames must have one size: scale them first.")
     return np.stack(all), fps
 
+# %% ../nbs/02c_media.ipynb #f1e25e4a
 def chosen(n: int, most: int = MAX_FRAMES) -> list[int]:
     "The frames that are looked at, of `n`."
     return list(range(n)) if n <= most else [int(i*n/most) for i in range(most)]
@@ -281,6 +286,7 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     try: return json.loads((Path(folder)/name).read_text(encoding='utf8'))
     except OSError: return {}
 
+# %% ../nbs/02c_media.ipynb #b2860f22
 @_patch(cls_method=True)
 def of(cls: Towers,
     folder: Path,          # a checkpoint
@@ -317,6 +323,7 @@ def patches(self: Towers, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "A fitted picture as this tower's patches, with columns and rows."
     return cut(pixels, self.patch*(self.pool if self.merged else 1))
 
+# %% ../nbs/02c_media.ipynb #a7a18d30
 @_patch
 def describe(self: Towers) -> dict[str, Any]:
     "What can be shown, for a session's `info`."
@@ -389,6 +396,7 @@ def block(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # int64 [n]; -1 f
     out[soft] = self._block[-ids[soft] - 1]
     return out
 
+# %% ../nbs/02c_media.ipynb #d37467e8
 @_patch
 def vision(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # int64 [n]; -1 also for a sound's
     "The picture or frame that each id belongs to."
@@ -432,6 +440,7 @@ class Medium:
     data: np.ndarray        # what `embed` takes
     times: list[str]|None = None # of a video's frames
 
+# %% ../nbs/02c_media.ipynb #990a8dca
 def read(
     part: dict[str, Any], # {'type': 'image', 'image': ...}, {'type': 'audio', 'audio': ..., 'rate': ...}, {'type': 'video', 'video': [...], 'fps': ...}
     most: int = MAX_FRAMES, # frames of a video that are looked at
@@ -446,6 +455,7 @@ def read(
     take = chosen(len(all), most)
     return Medium(kind, all[take], timestamps(take, part.get('fps') or fps))
 
+# %% ../nbs/02c_media.ipynb #6c437105
 def media(
     messages: Sequence[dict[str, Any]], # a conversation
     most: int = MAX_FRAMES,             # frames of a video that are looked at
@@ -476,6 +486,7 @@ def part(
     else: kind = {1: 'audio', 4: 'video'}.get(getattr(data, 'ndim', 2), 'image')
     return {'type': kind, kind: data}
 
+# %% ../nbs/02c_media.ipynb #333bff24
 def shown(
     messages: list[dict[str, Any]], # a conversation
     media: Sequence[Any],           # what its last question is about

@@ -79,6 +79,7 @@ def _encode(self: Mtmd, bitmap: Any, what: str) -> np.ndarray:
         M.mtmd_input_chunks_free(chunks)
         M.mtmd_bitmap_free(bitmap)
 
+# %% ../nbs/06b_media_llamacpp.ipynb #3f86789b
 @patch
 def _rows(self: Mtmd, chunk: Any, what: str) -> np.ndarray:
     "The rows of one chunk."
@@ -105,6 +106,7 @@ def hear(self: Mtmd,
     a = np.ascontiguousarray(samples, np.float32)
     return self._encode(self.M.mtmd_bitmap_init_from_audio(len(a), a.ctypes.data_as(ctypes.POINTER(ctypes.c_float))), 'sound')
 
+# %% ../nbs/06b_media_llamacpp.ipynb #3496a0be
 @patch
 def close(self: Mtmd):
     "Free the towers."

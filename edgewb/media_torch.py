@@ -43,6 +43,7 @@ def ears(
     kind = 'Gemma4Unified' if read(folder/'config.json').get('model_type') == 'gemma4_unified' else 'Gemma4'
     return getattr(transformers, f'{kind}AudioFeatureExtractor')(**{k: v for k, v in c.items() if not k.endswith('_type')})
 
+# %% ../nbs/05b_media_torch.ipynb #7e893681
 def hear(
     model: Any,          # transformers' Gemma 4 with an audio tower
     front: Any,          # see `ears`
@@ -80,6 +81,7 @@ def step(
         if blocks: kw['attention_mask'] = _masks(model, cache, pos, x, soft.vision(ids[0].numpy()))
         return model(inputs_embeds=x, past_key_values=cache, use_cache=True, logits_to_keep=keep, **kw).logits[0]
 
+# %% ../nbs/05b_media_torch.ipynb #942de1ca
 def _masks(model: Any, cache: Any, pos: int, x: Any, block: np.ndarray) -> dict[str, Any]|None:
     "transformers' masks for a step that holds pictures; None where it holds none."
     import torch
@@ -97,6 +99,7 @@ _TEXT = dict(vocab_size=1024, hidden_size=256, num_hidden_layers=6, layer_types=
              intermediate_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=64, global_head_dim=128, num_global_key_value_heads=1, hidden_size_per_layer_input=0,
              attention_k_eq_v=True, use_bidirectional_attention='vision', sliding_window=64, final_logit_softcapping=30., max_position_embeddings=4096)
 
+# %% ../nbs/05b_media_torch.ipynb #1dc1a01f
 def _config(like: str, text: dict[str, Any], ids: dict[str, int]) -> Any:
     "A small config like one of the published models'."
     import transformers as t
@@ -152,6 +155,7 @@ def random_checkpoint(
     _processor(folder, c)
     return folder
 
+# %% ../nbs/05b_media_torch.ipynb #cf204cc6
 def _processor(folder: Path, c: Any):
     "The processor's settings."
     image = dict(image_processor_type='Gemma4ImageProcessor', patch_size=c.vision_config.patch_size, pooling_kernel_size=c.vision_config.pooling_kernel_size, max_soft_tokens=70,
