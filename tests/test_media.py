@@ -18,7 +18,7 @@ from edgewb.engine_torch import Engine as Torch
 from edgewb.media_llamacpp import decode_rows
 from edgewb.media_torch import LIKE, random_checkpoint
 from edgewb.session import load
-from edgewb.weights import build
+from edgewb.weights import build, models, resolve
 
 EXACT = dict(threads=1, cache_type='f32', flash_attn='off')
 IMAGE, AUDIO, VIDEO = 18, 21, 23
@@ -181,6 +181,24 @@ def test_a_bidirectional_picture_is_not_cut(llama):
     eng = llama['31B']
     eng.eval(prompt(eng, '<bos><|image>', ('image', PHOTO), '<image|> what?'))
     with pytest.raises(EdgewbError, match='inside a picture'): eng.trim(20)
+
+
+SEEING = [m for m in models() if media.Towers.of(resolve(m)).vision]
+
+@pytest.mark.parametrize('name', SEEING)
+def test_shipped_towers(name):
+    "Trained ones: the same prompt through both engines, and transformers' own forward."
+    torch = Torch(resolve(name), device='cpu', chunk=32)
+    llama = Llama(build(name, 'llama.cpp', 'F32').path, **EXACT)
+    try:
+        for x in (PHOTO, noise(1, 1), noise(1, 300)):
+            parts = ['<bos><|turn>user\n<|image>', ('image', x), '<image|>What is it?<turn|>\n<|turn>model\n']
+            a, b = prompt(torch, *parts), prompt(llama, *parts)
+            y = torch.eval(a, all=True)
+            assert a == b and np.abs(y - whole(torch, a, *processed(resolve(name), torch, x))).max() < 2e-3
+            assert np.abs(y - llama.eval(b, all=True)).max() < .2
+        if torch.towers.audio: assert np.abs(rows(torch, 'audio', TONE) - rows(llama, 'audio', TONE)).max() < .1*rows(torch, 'audio', TONE).std()
+    finally: llama.close()
 
 
 # --- the bugs of April 2026: the installed library has the fixes
