@@ -47,7 +47,7 @@ _FTYPES = {0: 'F32', 1: 'F16', 2: 'Q4_0', 7: 'Q8_0', 8: 'Q5_0', 10: 'Q2_K', 11: 
 # %% ../nbs/03c_convert.ipynb #fe18c224
 def versions() -> dict[str, str]:
     "What a build depends on besides its source."
-    return {'llama-cpp-python': version('llama-cpp-python')}
+    return {'llama-cpp-python': version('llama-cpp-python'), 'layout': '2'} # layout: counts up when this notebook makes another file of the same source
 
 def format_of(
     path: str|Path, # a .gguf
