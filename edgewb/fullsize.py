@@ -180,7 +180,7 @@ def write_checkpoint(
     folder: Path,           # with config.json
     progress: Callable[[str], None]|None = None, # told how far it is
 ) -> Path:
-    "Fill a folder with the weights that its config.json describes; those that are there already are kept. Needs 70 MB of memory."
+    "Fill a folder with the weights that its config.json describes; those that are there already are kept. Needs 0.3 GB of memory."
     shapes = gemma4.shapes(folder)
     groups = _shards(list(tensors(shapes, stored=True)))
     names = [f'model-{i + 1:05d}-of-{len(groups):05d}.safetensors' for i in range(len(groups))]
