@@ -153,6 +153,10 @@ SHAPES = {
     'two key heads': dict(num_key_value_heads=2),
     'no PLE': dict(hidden_size_per_layer_input=0),
     'V is K on full layers': dict(attention_k_eq_v=True, num_global_key_value_heads=1, num_key_value_heads=2, hidden_size_per_layer_input=0),
+    'as 31B': dict(attention_k_eq_v=True, num_global_key_value_heads=2, num_key_value_heads=4, hidden_size_per_layer_input=0, num_hidden_layers=6,
+                   layer_types=['sliding_attention']*5 + ['full_attention']),
+    'as 26B-A4B': dict(attention_k_eq_v=True, num_global_key_value_heads=1, num_key_value_heads=2, hidden_size_per_layer_input=0,
+                       enable_moe_block=True, num_experts=16, top_k_experts=4, moe_intermediate_size=44),
     'no softcap': dict(final_logit_softcapping=None),
     'a head of its own': dict(tie_word_embeddings=False)}
 
@@ -160,12 +164,21 @@ def random_model(**shape):
     import torch
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
     torch.manual_seed(0)
-    lm = Gemma4ForCausalLM(Gemma4TextConfig(**BASE | shape)).eval()
+    return randomise(Gemma4ForCausalLM(Gemma4TextConfig(**BASE | shape)).eval())
+
+def randomise(model):
+    "Weights that a mistake would show in: nothing is one or zero, and the bounds of clipped layers do clip. Attention is kept from saturating, or float32 itself is off by 1e-3."
+    import torch
     with torch.no_grad():
-        for name, p in lm.named_parameters(): p.copy_(torch.randn_like(p)*.2 + 1) if 'norm' in name else p.copy_(torch.randn_like(p)*.1)
-        for name, b in lm.named_buffers():
+        for name, p in model.named_parameters():
+            if 'norm' in name or name.endswith('scale'): p.copy_((torch.randn_like(p)*.2 + 1)*(.5 if 'q_norm' in name or 'k_norm' in name else 1))
+            else: p.copy_(torch.randn_like(p)*(.1 if p.ndim < 2 or p.shape[-1] > 20 else .3))
+        for name, b in model.named_buffers():
             if 'layer_scalar' in name: b.fill_(.8)
-    return lm
+            if name.endswith('_max'): b.fill_(1.)
+            if name.endswith('_min'): b.fill_(-.7)
+            if name.endswith(('std_bias', 'std_scale')): b.copy_(torch.randn_like(b)*.2 + 1)
+    return model
 
 def checkpoint(lm, folder: Path) -> Path:
     lm.save_pretrained(folder)
@@ -203,8 +216,8 @@ def test_what_the_export_refuses(tmp_path):
     (tmp_path/'x.gguf').write_bytes(b'GGUF')
     with pytest.raises(BadBuild, match='llama.cpp engine'): make(tmp_path/'x.gguf', 'f32', tmp_path)
     with pytest.raises(UnknownFormat, match='Nearest: int4'): make(tmp_path, 'int-4', tmp_path)
-    moe = checkpoint(random_model(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32), tmp_path/'moe')
-    with pytest.raises(Unsupported, match='mixture'): make(moe, 'f32', tmp_path)
+    both = checkpoint(random_model(use_bidirectional_attention='all'), tmp_path/'both')
+    with pytest.raises(Unsupported, match='both directions'): make(both, 'f32', tmp_path)
 
 def test_weights_that_are_not_those_of_the_config(tmp_path):
     "transformers would put random numbers where it finds none."
@@ -239,6 +252,7 @@ def spoilt(build: Path, tmp_path: Path, change) -> Path:
     (lambda p: (p/'openvino_model.xml').unlink(), 'no OpenVINO build'),
     (lambda p: (p/'edgewb.json').unlink(), 'no OpenVINO build'),
     (lambda p: (p/'edgewb.json').write_text('{'), 'damaged'),
+    (lambda p: (p/'edgewb.json').write_text('{"bytes": 5}'), 'damaged'),
     (lambda p: (p/'openvino_model.xml').write_text('<net name="x" version="11"></net>'), 'again'),
     (lambda p: os.truncate(p/'openvino_model.xml', 50_000), 'can not read'),
     (lambda p: (p/'tokenizer.json').write_text('[]'), 'tokenizer'),
@@ -253,8 +267,8 @@ def test_a_graph_from_elsewhere(int8, tmp_path):
     def change(p):
         ov.save_model(ov.Model([op.result(op.relu(x))], [x]), p/'openvino_model.xml')
         note = json.loads((p/'edgewb.json').read_text())
-        (p/'edgewb.json').write_text(json.dumps(note | dict(bytes=(p/'openvino_model.bin').stat().st_size)))
-    with pytest.raises(BadBuild, match='not one that edgewb made'): Engine(spoilt(int8, tmp_path, change))
+        (p/'edgewb.json').write_text(json.dumps(note | dict(bytes={f.name: f.stat().st_size for f in p.glob('*.bin')})))
+    with pytest.raises(BadBuild, match='not a graph that edgewb made'): Engine(spoilt(int8, tmp_path, change))
 
 @pytest.mark.parametrize('settings, match', [(dict(precision='fp16'), 'Nearest: f16'), (dict(device='NPU9'), 'device'), (dict(device='GPU.7'), 'device')])
 def test_settings_that_do_not_exist(int8, settings, match):
