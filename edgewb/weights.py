@@ -67,9 +67,14 @@ def usual_format(
 # %% ../nbs/03_weights.ipynb #869a83d1
 def _here() -> Path: return Path(core.__file__).parent
 
-def models() -> list[str]:
+def models(
+    drafters: bool = False, # those too that can't speak alone: MTP drafters
+) -> list[str]:
     "The models that come with edgewb."
-    return ['nano']
+    family = sorted(f.parent.name for f in (_here()/'nano').glob('*/config.json'))
+    return ['nano'] + [f'nano-{n}' for n in family if drafters or n != 'assistant']
+
+def _shipped(model: str) -> Path: return _here()/'nano'/model[5:] # 'nano-moe' lies in nano/moe
 
 # %% ../nbs/03_weights.ipynb #f1f3b69e
 def on_demand() -> dict[str, str]:
@@ -80,11 +85,11 @@ def on_demand() -> dict[str, str]:
 _fetched: dict[str, Path] = {} # hub id -> where it is
 
 def resolve(
-    model: str|Path, # a name from `models()`, a checkpoint folder, a GGUF file, an OpenVINO build or a hub id
+    model: str|Path, # a name from `models(drafters=True)`, a checkpoint folder, a GGUF file, an OpenVINO build or a hub id
     progress: Callable[[str], None]|None = None, # told about a download
 ) -> Path:           # the folder or file
     "Where a model's weights are, fetched first if need be. Raises `UnknownModel`, `BadBuild` for a folder that is no sound Gemma 4 checkpoint, or what `hub.fetch` raises."
-    p = _here()/str(model) if model in models() else Path(model).expanduser()
+    p = _shipped(str(model)) if model in models(drafters=True) else Path(model).expanduser()
     if str(model) in on_demand():
         from edgewb.fullsize import folder
         return folder(str(model))
@@ -122,7 +127,7 @@ def safetensors_header(
     return head
 
 # %% ../nbs/03_weights.ipynb #cb0d8d1e
-GEMMA4 = ('gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text')
+GEMMA4 = ('gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text', 'gemma4_assistant')
 
 def _json(path: Path) -> dict[str, Any]:
     "An object from a file that may come from anywhere. `BadBuild` for everything else."
@@ -331,6 +336,8 @@ def build(
     if engine != 'llama.cpp' and re.search(r':[\w.-]+(@|$)', str(model)) and not Path(model).exists():
         raise BadBuild(f"'{model}' names a GGUF file: use the llama.cpp engine for it, or name the safetensors repository.")
     source = _random(str(model), engine, format, progress) or resolve(model, progress)
+    if source.is_dir() and not is_ir(source) and check_config(source)['model_type'] == 'gemma4_assistant' and engine != 'llama.cpp':
+        raise Unsupported(f"'{model}' is an MTP drafter: it reads another model's cache and says nothing alone.")
     _fits(source, engine, format)
     key = _key(source, engine, format)
     name = f'{source.stem}-{engine}-{format}-{key}'

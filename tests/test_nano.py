@@ -2,10 +2,12 @@
 import json, random
 import pytest
 from edgewb import weights
-from edgewb.nano import tasks
+from edgewb.nano import media, tasks
 
 NANO = weights.resolve('nano')
 CONFIG = json.loads((NANO/'config.json').read_text())
+
+SCENES = 2643519980 # crc32 of one held-out scene of each media family
 
 # ---- what it is
 
@@ -146,6 +148,67 @@ def test_damage_shows():
     assert all(a < b for a, b in zip(klds, klds[1:])), rows
     assert rows[-1].fragile.right < rows[1].fragile.right, rows
     for now, then in zip(rows, recorded()[1]): assert now.bytes == then.bytes and .4 * then.kld <= now.kld <= 2.5 * then.kld, (now, then)
+
+# ---- what its towers are taught
+
+@pytest.mark.parametrize('family', media.MEDIA_FAMILIES)
+def test_no_held_out_scene_is_ever_drawn_for_training(family):
+    rng = random.Random(family)
+    trained = [media.draw(family, rng) for _ in range(300)]
+    asked = media.held_out_items(family, 100)
+    assert len({it.keys[0] for it in asked}) == len(asked)
+    assert not {it.keys[0] for it in trained} & {it.keys[0] for it in asked}
+    assert not any(tasks.held_out(it.keys[0]) for it in trained) and all(tasks.held_out(it.keys[0]) for it in asked)
+    assert all(it.keys[0] == str(media.scene(it)[1]) for it in trained + asked), 'the whole scene is the key, whatever is asked about it'
+
+def test_a_scene_gives_the_same_pixels_and_samples_everywhere():
+    "The data are a function of the seeds: these hashes are those of the machine that trained."
+    from zlib import crc32
+    got = {}
+    for f in media.MEDIA_FAMILIES:
+        kind, s = media.scene(media.held_out_items(f, 1)[0])
+        got[f] = s
+        a = media.paint(s) if kind == 'image' else media.play(s)
+        assert (a == (media.paint(s) if kind == 'image' else media.play(s))).all()
+        assert a.shape == ((96, 96, 3) if kind == 'image' else (int(s.seconds * 16000),)) and a.dtype == ('uint8' if kind == 'image' else 'float32')
+    assert crc32(str(got).encode()) == SCENES
+
+# ---- the family
+
+def _siblings(): return [m for m in weights.models(drafters=True) if m.startswith('nano-')]
+
+def test_the_family_is_there():
+    assert set(_siblings()) == {'nano-moe', 'nano-dense', 'nano-unified', 'nano-draft', 'nano-assistant'}
+    for m in _siblings():
+        folder = weights.resolve(m)
+        assert (folder/'README.md').exists() and (folder/'results.json').exists() and (folder/'tokenizer.json').read_bytes() == (NANO/'tokenizer.json').read_bytes()
+        assert (folder/'chat_template.jinja').read_bytes() == (NANO/'chat_template.jinja').read_bytes()
+
+def test_the_siblings_have_what_nano_lacks():
+    c = {m: json.loads((weights.resolve(m)/'config.json').read_text()) for m in _siblings()}
+    t = {m: v.get('text_config', v) for m, v in c.items()}
+    for m in ('nano-moe', 'nano-dense', 'nano-unified'):
+        assert t[m]['attention_k_eq_v'] and t[m]['use_bidirectional_attention'] == 'vision' and t[m]['num_kv_shared_layers'] == 0
+        assert t[m]['layer_types'] == ['sliding_attention'] * 5 + ['full_attention']
+    assert t['nano-moe']['enable_moe_block'] and t['nano-moe']['moe_intermediate_size'] % 256
+    assert t['nano-dense']['num_key_value_heads'] > 1 and c['nano-dense']['vision_config']['standardize']
+    assert c['nano-unified']['model_type'] == 'gemma4_unified' and c['nano-assistant']['model_type'] == 'gemma4_assistant'
+    assert c['nano-assistant']['backbone_hidden_size'] == CONFIG['hidden_size']
+
+@pytest.mark.parametrize('model', ['nano-moe', 'nano-dense', 'nano-unified', 'nano-draft'])
+def test_a_sibling_says_the_same_in_two_engines(model):
+    "The same logits in torch and llama.cpp, past two windows; where a router nearly ties, another expert may be chosen, so the median stands for moe."
+    import numpy as np
+    from edgewb.session import load
+    ids = [2] + np.random.default_rng(0).integers(24, 1024, 160).tolist()
+    with load(model, 'torch', 'f32') as s: a = s.eval(ids, all=True).copy()
+    with load(model, 'llama.cpp', 'F32', cache_type='f32', flash_attn='off') as s: b = s.eval(ids, all=True).copy()
+    d = np.abs(a - b).max(1)
+    assert np.median(d) < .02 and (model == 'nano-moe' or d.max() < .05), (model, float(np.median(d)), float(d.max()))
+
+def test_a_card_says_what_was_recorded_of_each():
+    from edgewb.nano import family
+    for m in _siblings(): assert (weights.resolve(m)/'README.md').read_text(encoding='utf-8') == family.card(m[5:])
 
 def test_no_tensor_falls_back():
     from edgewb.engine_llamacpp import fallbacks

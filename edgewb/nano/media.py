@@ -141,12 +141,16 @@ _ASK = dict(shape=('Which shape?', 'What shape is it?', 'Name the shape.'), colo
             count=('How many are there?', 'How many shapes?', 'Count them.'))
 
 def _more(rng, p, corners=()):
-    "Up to two further questions on the same picture."
-    ts, qs = p.things, [(rng.choice(_ASK['count']), str(len(p.things)))]
+    "A few further questions on the same picture: on what is in it, and on where."
+    ts = p.things; alone = lambda k, t: sum(getattr(u, k) == getattr(t, k) for u in ts) == 1
+    qs = [(rng.choice(_ASK['count']), str(len(ts)))]
     if len({t.shape for t in ts}) == 1: qs += [(rng.choice(_ASK['shape']), ts[0].shape)]
-    qs += [(rng.choice(_ASK['colour']).format(t.shape), t.colour) for t in ts if sum(u.shape == t.shape for u in ts) == 1]
-    qs += [(f'Where is the {t.colour} one?', ' '.join(c)) for t, c in zip(ts, corners)]
-    return rng.sample(qs, min(len(qs), 2))
+    qs += [(rng.choice(_ASK['colour']).format(t.shape), t.colour) for t in ts if alone('shape', t)]
+    qs += [(f'Which shape is the {t.colour} one?', t.shape) for t in ts if alone('colour', t)]
+    qs = rng.sample(qs, min(len(qs), 2))
+    where = [(f'Where is the {t.colour} one?', ' '.join(c)) for t, c in zip(ts, corners)]
+    where += [(f'Where is the {t.shape}?', ' '.join(c)) for t, c in zip(ts, corners) if alone('shape', t)]
+    return rng.sample(where, min(len(where), 3)) + qs[:1] if where else qs
 
 # %% ../../nbs/nano/02_media.ipynb #731f7628
 @family
