@@ -277,7 +277,7 @@ def decode(c):
 ITSELF = {'torch': 1e-9, 'openvino': 1e-6, 'llama.cpp': 2e-3} # mean KLD; ggml rounds activations to 8 bits, in blocks that depend on the kernel
 
 def itself(c: Case, before: np.ndarray, again: np.ndarray) -> tuple:
-    b = max(ITSELF[c.target.engine], bound_of(c.target.format)/100)
+    b = max(ITSELF[c.target.engine], bound_of(c.target.format)/100, 1e-3 if (c.target.engine, c.target.format) == ('torch', 'bf16') else 0) # bfloat16 arithmetic
     ok, text, *rest = close(before, again, b)
     return ok, text.replace('mean KLD', 'against itself: mean KLD'), *rest
 
