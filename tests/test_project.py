@@ -78,6 +78,14 @@ def test_notebook_reads_well(path):
 
 # --- settings, requirements, wheel
 
+def test_checkpoints_do_not_say_where_they_came_from():
+    "transformers writes the folder that a model was read from into the config it saves."
+    configs = [f for f in (ROOT/'edgewb'/'nano').rglob('config.json')] + list((ROOT/'nbs').rglob('config.json'))
+    assert len(configs) >= 6
+    for f in configs:
+        assert not any(os.path.isabs(p) for p in re.findall(r'"_name_or_path": "([^"]*)"', f.read_text(encoding='utf8'))), f
+
+
 def test_settings_agree_with_nbdev():
     from nbdev.config import get_config
     cfg, own = get_config(ROOT), ini['DEFAULT']

@@ -387,7 +387,10 @@ def ship(model: Any, name: str, folder: str|Path) -> Path:
     if name in ('dense', 'moe') and hasattr(model.config, 'text_config'): return towers.ship(model, folder)
     folder.mkdir(parents=True, exist_ok=True)
     if name == 'assistant': _mend()
-    new = type(model)(model.config); new.load_state_dict(model.state_dict()); new.to(torch.bfloat16).save_pretrained(folder)
+    new = type(model)(model.config)
+    new.load_state_dict(model.state_dict())
+    new.config._name_or_path = '' # where it was read from is nobody's business
+    new.to(torch.bfloat16).save_pretrained(folder)
     (folder/'generation_config.json').write_text(json.dumps(dict(bos_token_id=2, eos_token_id=text.END, pad_token_id=0, do_sample=False), indent=2) + '\n')
     towers.tokenizer_files(folder)
     if name == 'unified':

@@ -367,6 +367,7 @@ def ship(
     "Write a checkpoint with towers in bfloat16, with everything that belongs to it."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     new = type(model)(model.config); new.load_state_dict(model.state_dict())
+    new.config._name_or_path = '' # where it was read from is nobody's business
     new.to(torch.bfloat16).save_pretrained(folder)
     (folder/'generation_config.json').write_text(json.dumps(dict(bos_token_id=2, eos_token_id=text.END, pad_token_id=0, do_sample=False), indent=2) + '\n')
     tokenizer_files(folder); processor_files(folder)
