@@ -6,7 +6,7 @@
 __all__ = ['Settings', 'kv_bytes', 'memory_need', 'memory_needed', 'Engine']
 
 # %% ../nbs/06_engine_llamacpp.ipynb #62ddb41d
-import ctypes, os, re, sys
+import ctypes, os, platform, re, sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -41,6 +41,17 @@ def _no_amx():
     libc.sigaltstack(ctypes.byref(_SignalStack(ctypes.addressof(room), 0, len(room))), ctypes.byref(before))
     try: yield
     finally: libc.sigaltstack(ctypes.byref(before), None)
+
+_GET_XCOMP_PERM, _XTILEDATA = 0x1022, 18 # arch/x86/include/uapi/asm/prctl.h, arch/x86/include/asm/fpu/types.h
+
+def _has_tiles() -> bool:
+    "Whether Linux has given this process the AMX tiles, whoever asked."
+    if sys.platform != 'linux' or platform.machine() != 'x86_64': return False
+    granted = ctypes.c_uint64()
+    failed = ctypes.CDLL(None).syscall(158, _GET_XCOMP_PERM, ctypes.byref(granted)) # 158: arch_prctl
+    return not failed and bool(granted.value >> _XTILEDATA & 1)
+
+_ggml: dict[str, bool] = {} # what ggml, which asks once a process, was answered
 
 # %% ../nbs/06_engine_llamacpp.ipynb #17aaa550
 @dataclass(frozen=True)
@@ -174,12 +185,14 @@ def _load(self: Engine):
     self._C = C
     LOG.clear()
     m = C.llama_model_default_params()
-    m.load_mode, m.use_extra_bufts = (1 if s.use_mmap else 0), s.repack
     name = self.inventory.files[0]
     self.amx = s.amx == 'on' or s.amx == 'auto' and not _amx_crashes()
+    self.repack = s.repack and (self.amx or not _ggml.get('tiles', _has_tiles()))
+    m.load_mode, m.use_extra_bufts = (1 if s.use_mmap else 0), self.repack
     if self.amx and _amx_crashes(): print("this library's AMX code was compiled by a GCC that breaks it: a prefill will crash", file=sys.stderr, flush=True)
     with self._tiles():
         self._model = C.llama_model_load_from_file(os.fsencode(name), m)
+    _ggml.setdefault('tiles', _has_tiles())
     if not self._model: raise BadBuild(f'llama.cpp can not load {name.name}: {LOG.why()}')
     c = C.llama_context_default_params()
     c.n_ctx, c.n_batch, c.n_ubatch, c.n_outputs_max = self.n_ctx, s.n_batch, s.n_batch, min(s.outputs, s.n_batch)
@@ -470,5 +483,5 @@ def describe(self: Engine) -> dict[str, Any]:
         parameters=C.llama_model_n_params(self._model), bytes=C.llama_model_size(self._model), bpw=self.inventory.bpw, vocab=self.vocab_size,
         threads=self.threads, threads_batch=s.threads_batch or self.threads, n_ctx=self.n_ctx, n_batch=s.n_batch, outputs=min(s.outputs, s.n_batch), window=self._window,
         n_ctx_train=C.llama_model_n_ctx_train(self._model), flash_attn=flash[-1] == 'enabled' if flash else s.flash_attn == 'on',
-        cache_type_k=s.cache_type_k, cache_type_v=s.cache_type_v, swa_full=s.swa_full, mmap=s.use_mmap, repack=s.repack,
+        cache_type_k=s.cache_type_k, cache_type_v=s.cache_type_v, swa_full=s.swa_full, mmap=s.use_mmap, repack=self.repack,
         amx='AMX model' in buffers, buffers=buffers, mmproj=self.mmproj.name if self.mmproj else None, towers=self.towers.describe())

@@ -7,6 +7,7 @@ import pytest
 
 from edgewb import convert, core, engine_llamacpp as lc, gguf
 from edgewb.engine_llamacpp import Engine, Settings, make
+from edgewb.hardware import detect
 from edgewb.weights import build
 
 EXACT = dict(flash_attn='off', cache_type='f32', n_batch=64, threads=1)
@@ -128,6 +129,22 @@ def test_greedy_equals_argmax(format):
     for _ in range(200): plain.append(t := int(e.eval([t]).argmax()))
     assert fast == plain
     e.close()
+
+
+def test_tiles_that_something_else_was_given():
+    "Once Linux has given a process the AMX tiles, as PyTorch's bfloat16 products make it, ggml can't be refused them; its tile code crashes where an older GCC compiled it."
+    code = '''
+import ctypes, os
+if os.name == 'posix' and os.uname()[::4] == ('Linux', 'x86_64'): ctypes.CDLL(None).syscall(158, 0x1023, 18) # arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
+from edgewb.engine_llamacpp import Engine, _amx_crashes, _has_tiles
+from edgewb.weights import build
+e = Engine(build('nano', 'llama.cpp', 'Q4_K_M').path, threads=1)
+e.eval(list(range(20, 60)))
+print(_has_tiles(), e.describe()['repack'], _amx_crashes())'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    tiles, repack, crashes = (w == 'True' for w in done.stdout.split())
+    assert tiles == ('AMX-INT8' in detect().isa) and repack == (not (tiles and crashes))
 
 
 def test_greedy_can_be_left_and_taken_up(exact, ids, rows):
