@@ -291,6 +291,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'edgewb/engine_llamacpp.py'),
                                         'edgewb.engine_llamacpp._amx_crashes': ( 'engine_llamacpp.html#_amx_crashes',
                                                                                  'edgewb/engine_llamacpp.py'),
+                                        'edgewb.engine_llamacpp._has_tiles': ( 'engine_llamacpp.html#_has_tiles',
+                                                                               'edgewb/engine_llamacpp.py'),
                                         'edgewb.engine_llamacpp._no_amx': ('engine_llamacpp.html#_no_amx', 'edgewb/engine_llamacpp.py'),
                                         'edgewb.engine_llamacpp._settings': ('engine_llamacpp.html#_settings', 'edgewb/engine_llamacpp.py'),
                                         'edgewb.engine_llamacpp.kv_bytes': ('engine_llamacpp.html#kv_bytes', 'edgewb/engine_llamacpp.py'),
