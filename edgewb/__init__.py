@@ -10,11 +10,12 @@ from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 _PUBLIC = {
-    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory NotEnoughDisk NoAccess DownloadFailed EngineDied PromptMismatch',
+    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory NotEnoughDisk NoAccess DownloadFailed EngineDied PromptMismatch UnknownHardware BadProfile',
     'hardware': 'Hardware detect',
     'gemma4': 'catalogue model shapes',
     'recipes': 'inventory',
     'cost': 'bytes_per_token fits',
+    'profiles': 'Profile',
     'weights': 'Build build engines formats models',
     'hub': 'Download fetch',
     'chat': 'Media render render_parts',
@@ -30,11 +31,13 @@ __all__ = ['__version__', *_HOME]
 
 if _TYPE_CHECKING:
     from .core import (EdgewbError, UnknownModel, UnknownEngine, UnknownFormat, BadBuild, BadMedia, BadTemplate, BadCall, Unsupported, PromptTooLong,
-                       NotEnoughMemory, NotEnoughDisk, NoAccess, DownloadFailed, EngineDied, PromptMismatch)
+                       NotEnoughMemory, NotEnoughDisk, NoAccess, DownloadFailed, EngineDied, PromptMismatch,
+                       UnknownHardware, BadProfile)
     from .hardware import Hardware, detect
     from .gemma4 import catalogue, model, shapes
     from .recipes import inventory
     from .cost import bytes_per_token, fits
+    from .profiles import Profile
     from .weights import Build, build, engines, formats, models
     from .hub import Download, fetch
     from .chat import Media, render, render_parts
@@ -47,6 +50,7 @@ if _TYPE_CHECKING:
 
 
 def __getattr__(name):
+    if name in _PUBLIC: return _import_module(f'edgewb.{name}')
     if name not in _HOME: raise AttributeError(f"module 'edgewb' has no attribute '{name}'")
     return getattr(_import_module(f'edgewb.{_HOME[name]}'), name)
 

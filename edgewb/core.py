@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['EdgewbError', 'UnknownModel', 'UnknownEngine', 'UnknownFormat', 'BadBuild', 'Unsupported', 'NotEnoughMemory',
-           'NotEnoughDisk', 'NoAccess', 'DownloadFailed', 'PromptTooLong', 'BadMedia', 'BadTemplate', 'BadCall',
-           'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir', 'file_sha256', 'human_bytes']
+           'NotEnoughDisk', 'NoAccess', 'DownloadFailed', 'UnknownHardware', 'BadProfile', 'PromptTooLong', 'BadMedia',
+           'BadTemplate', 'BadCall', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir',
+           'file_sha256', 'human_bytes']
 
 # %% ../nbs/00_core.ipynb #b1c6b4c1
 import difflib, hashlib, os, sys, tempfile
@@ -45,6 +46,12 @@ class NoAccess(EdgewbError):
 
 class DownloadFailed(EdgewbError):
     "The network or the hub failed; what had come is kept for the next attempt."
+
+class UnknownHardware(EdgewbError):
+    "No hardware profile of that name."
+
+class BadProfile(EdgewbError):
+    "A hardware profile that can't be read: not TOML, a key or a unit that doesn't exist, a figure without a source."
 
 # %% ../nbs/00_core.ipynb #98e299c8
 class PromptTooLong(EdgewbError):

@@ -9,9 +9,10 @@ __all__ = ['CACHE_TYPES', 'RUNTIME', 'EXACT', 'kv_bytes', 'kv_read', 'traffic', 
 # %% ../nbs/01d_cost.ipynb #d0d24570
 import html
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from . import gguf
+from . import gguf, profiles
 from .core import Unsupported, human_bytes, unknown
 from .gemma4 import Layer, Shapes, shapes
 from .hardware import detect
@@ -176,7 +177,9 @@ def memory(
 def _room(hardware: Any) -> tuple[int, int, str]:
     "Bytes there are, bytes to leave alone, and whose they are."
     if isinstance(hardware, (int, float)) and not isinstance(hardware, bool): return int(hardware), 0, 'given'
+    if isinstance(hardware, (str, Path)): hardware = profiles.load(hardware)
     free, built_in = getattr(hardware, 'available', None), getattr(hardware, 'memory_limit', None) or getattr(hardware, 'memory', None)
+    built_in = getattr(built_in, 'bytes', built_in) # a profile knows more of its memory than the size
     name = getattr(hardware, 'board', None) or getattr(hardware, 'name', None) or getattr(hardware, 'cpu', None) or 'this machine'
     if free is not None: return int(free), 256 << 20, f'free on {name}'
     if built_in: return int(built_in), max(512 << 20, int(built_in)//10), f'built into {name}'
@@ -238,7 +241,7 @@ def _advice(inv: Inventory, context: int, have: int, reserve: int, settings: dic
 def fits(
     model: Any,               # what `gemma4.shapes` takes: a name, a hub id, a folder, a GGUF file
     format: str = '',         # 'Q4_K_M' unless given
-    hardware: Any = None,     # a `Hardware` or anything with `.available` or `.memory`, or bytes; None: this machine, now
+    hardware: Any = None,     # a profile or its name ('pi5:4GB'), a `Hardware`, or bytes; None: this machine, now
     context: int = 2048,      # tokens
     engine: str = '',         # where several have the format
     **settings: Any,          # as in `memory`

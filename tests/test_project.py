@@ -123,6 +123,7 @@ def test_wheel_holds_everything_and_nothing_else(wheel):
     packed = {n for n in zipfile.ZipFile(wheel).namelist() if not n.startswith('edgewb-')}
     data = [p for d in ('nano', 'static') for p in (ROOT/'edgewb'/d).rglob('*') if p.is_file() and '__pycache__' not in p.parts]
     wanted = {name(p) for p in [*(ROOT/'edgewb').glob('*.py'), *data]} | {'edgewb/py.typed', 'edgewb/settings.ini'}
+    wanted |= {f'edgewb/{name(p)}' for p in (ROOT/'hardware_profiles').glob('*.toml')}
     assert packed == wanted
     assert {'edgewb/nano/model.safetensors', 'edgewb/nano/tokenizer.json'} <= packed
 
@@ -138,10 +139,10 @@ def test_wheel_requires_what_settings_say(wheel):
 def test_installed_package_works_outside_the_repository(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path/'site')
     said = python('import edgewb, json; from edgewb.core import settings; from edgewb.weights import resolve;'
-                  'print(json.dumps([edgewb.__file__, settings()["model"], str(resolve("nano")), edgewb.detect().fingerprint]))',
+                  'print(json.dumps([edgewb.__file__, settings()["model"], str(resolve("nano")), edgewb.profiles.load("pi5").name]))',
                   cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path/'site')})
-    file, model, nano, _ = json.loads(said)
-    assert Path(file).is_relative_to(tmp_path) and Path(nano).is_relative_to(tmp_path) and model == 'nano'
+    file, model, nano, board = json.loads(said)
+    assert Path(file).is_relative_to(tmp_path) and Path(nano).is_relative_to(tmp_path) and (model, board) == ('nano', 'Raspberry Pi 5')
 
 
 # --- the package from outside
