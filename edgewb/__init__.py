@@ -10,7 +10,7 @@ from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 _PUBLIC = {
-    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory NotEnoughDisk NoAccess DownloadFailed EngineDied PromptMismatch UnknownHardware BadProfile',
+    'core': 'EdgewbError UnknownModel UnknownEngine UnknownFormat BadBuild BadMedia BadTemplate BadCall Unsupported PromptTooLong NotEnoughMemory NotEnoughDisk NoAccess DownloadFailed EngineDied PromptMismatch UnknownHardware BadProfile BadRecords',
     'hardware': 'Hardware detect',
     'gemma4': 'catalogue model shapes',
     'recipes': 'inventory',
@@ -32,7 +32,7 @@ __all__ = ['__version__', *_HOME]
 if _TYPE_CHECKING:
     from .core import (EdgewbError, UnknownModel, UnknownEngine, UnknownFormat, BadBuild, BadMedia, BadTemplate, BadCall, Unsupported, PromptTooLong,
                        NotEnoughMemory, NotEnoughDisk, NoAccess, DownloadFailed, EngineDied, PromptMismatch,
-                       UnknownHardware, BadProfile)
+                       UnknownHardware, BadProfile, BadRecords)
     from .hardware import Hardware, detect
     from .gemma4 import catalogue, model, shapes
     from .recipes import inventory

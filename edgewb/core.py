@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EdgewbError', 'UnknownModel', 'UnknownEngine', 'UnknownFormat', 'BadBuild', 'Unsupported', 'NotEnoughMemory',
-           'NotEnoughDisk', 'NoAccess', 'DownloadFailed', 'UnknownHardware', 'BadProfile', 'PromptTooLong', 'BadMedia',
-           'BadTemplate', 'BadCall', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown', 'settings', 'cache_dir',
-           'file_sha256', 'human_bytes']
+           'NotEnoughDisk', 'NoAccess', 'DownloadFailed', 'UnknownHardware', 'BadProfile', 'BadRecords',
+           'PromptTooLong', 'BadMedia', 'BadTemplate', 'BadCall', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown',
+           'settings', 'cache_dir', 'data_dir', 'file_sha256', 'human_bytes']
 
 # %% ../nbs/00_core.ipynb #b1c6b4c1
 import difflib, hashlib, os, sys, tempfile
@@ -52,6 +52,9 @@ class UnknownHardware(EdgewbError):
 
 class BadProfile(EdgewbError):
     "A hardware profile that can't be read: not TOML, a key or a unit that doesn't exist, a figure without a source."
+
+class BadRecords(EdgewbError):
+    "A file of records that is damaged, foreign, locked or not writable, or a value that no record can hold."
 
 # %% ../nbs/00_core.ipynb #98e299c8
 class PromptTooLong(EdgewbError):
@@ -129,6 +132,12 @@ def cache_dir(
     p = Path(os.environ.get('EDGEWB_CACHE') or user_cache_path('edgewb', appauthor=False)).joinpath(*parts)
     p.mkdir(parents=True, exist_ok=True)
     return p
+
+# %% ../nbs/00_core.ipynb #d4a7a002
+def data_dir() -> Path: # need not exist
+    "The folder of what must not be lost: the user's data folder, or `EDGEWB_DATA`."
+    from platformdirs import user_data_path
+    return Path(os.environ.get('EDGEWB_DATA') or user_data_path('edgewb', appauthor=False)).expanduser()
 
 # %% ../nbs/00_core.ipynb #9f3e663f
 def file_sha256(
