@@ -1,8 +1,10 @@
 "Machines that are not here, from what their operating systems would say."
-import platform, subprocess, sys, types
+import json, platform, subprocess, sys, types
 import pytest
 from edgewb import hardware
-from edgewb.hardware import Hardware, detect
+from edgewb.core import EdgewbError
+from edgewb.hardware import Cache, Hardware, detect
+from foreign import unpack
 
 CORE = 'processor\t: {}\nFeatures\t: {}\nCPU implementer\t: 0x41\nCPU part\t: {}\n\n'
 
@@ -98,6 +100,46 @@ def test_macos(monkeypatch, said, arch, isa, gpu):
     facts = hardware._mac()
     assert (facts['isa'], facts['accelerators'], facts['memory']) == (isa, gpu, 2**34)
     assert Hardware(**facts).caches == facts['caches']
+
+
+FOREIGN = { # cpu, arch, cores, threads, usable, isa
+    'pi5': ('4x Cortex-A76', 'aarch64', 4, 4, None, ('NEON', 'FP16', 'DOTPROD')),
+    'i7-12700h': ('12th Gen Intel Core i7-12700H', 'x86_64', 14, 20, None, ('AVX2', 'F16C', 'AVX-VNNI')),
+    'graviton3': ('16x Neoverse-V1', 'aarch64', 16, 16, 16, ('NEON', 'FP16', 'DOTPROD', 'I8MM', 'BF16', 'SVE')),
+    'm2': ('Apple M2', 'arm64', 8, 8, None, ('NEON', 'FP16', 'DOTPROD', 'I8MM', 'BF16')),
+    'z16': ('IBM z16', 's390x', None, 4, None, ('VXE', 'VXE2', 'NNPA')),
+    'k1': ('Spacemit X60', 'riscv64', None, 8, None, ('RVV',)),
+    'container': ('Intel Xeon Gold 6248 CPU @ 2.50GHz', 'x86_64', 4, 8, 1.5, ('AVX2', 'F16C', 'AVX-512', 'AVX512-VNNI')),
+}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_foreign_machines(name, tmp_path):
+    hw = detect(unpack(name, tmp_path))
+    assert (hw.cpu, hw.arch, hw.physical, hw.logical, hw.usable, hw.isa) == FOREIGN[name]
+    again = json.loads(json.dumps(hw.to_dict()))
+    assert again['fingerprint'] == hw.fingerprint and again['cpu'] == hw.cpu and 'unknown' not in repr(hw).split('\n')[0]
+
+
+def test_kinds_of_core(tmp_path):
+    cores = lambda name: [str(c) for c in detect(unpack(name, tmp_path/name)).clusters]
+    assert cores('i7-12700h') == ['6 performance (4.7 GHz, 12 threads)', '8 efficiency (3.5 GHz)'] # favoured cores are no kind of their own
+    assert cores('m2') == ['4 performance', '4 efficiency'] and cores('pi5') == cores('graviton3') == cores('container') == []
+
+
+def test_caches_of_the_fast_cores_and_of_z(tmp_path):
+    assert detect(unpack('m2', tmp_path)).caches == (Cache('L1d', 2**17, 1), Cache('L2', 2**24, 4))
+    assert [str(c) for c in detect(unpack('z16', tmp_path)).caches] == ['L1d 128 KiB', 'L2 32 MiB', 'L3 256 MiB shared by 4']
+
+
+def test_three_kinds_of_core_by_capacity(tmp_path):
+    top = 'sys/devices/system/cpu/cpu{}/cpu_capacity'
+    hw = put(tmp_path, {top.format(i): c for i, c in enumerate(('1024', '768', '768', '250'))})
+    assert [(c.kind, c.cpus) for c in hw.clusters] == [('performance', (0,)), ('middle', (1, 2)), ('efficiency', (3,))]
+
+
+def test_no_such_machine():
+    with pytest.raises(EdgewbError, match='no folder or file at'): detect('/no/such/machine')
 
 
 def test_this_machine():
