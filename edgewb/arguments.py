@@ -310,7 +310,10 @@ def read_call(
     cut_off: bool = False,  # the reply ended inside it
 ) -> dict[str, Any]:        # name, arguments (None when they can't be read), raw (without the fences), repairs, error (why not)
     "One tool call. Never raises on a `str`."
-    names, fence = parameters(tools), next((f for f in _CALLS if text.startswith(f)), '')
+    return _read(text, parameters(tools), cut_off)
+
+def _read(text: str, names: dict[str, list[str]], cut_off: bool) -> dict[str, Any]:
+    fence = CALL if text.startswith(CALL) else next((f for f in _CALLS if text.startswith(f)), '')
     closed = text.endswith(CALL_END)
     raw = text[len(fence):len(text) - len(CALL_END)*closed]
     repairs = ['call-start'] if not fence else ['call-spelling'] if fence != CALL else []
@@ -341,10 +344,11 @@ def _front(raw: str, names: dict[str, list[str]], fence: str) -> tuple[str, dict
 # %% ../nbs/02b_arguments.ipynb #38427eab
 def _known(name: str, names: dict[str, list[str]]) -> tuple[str, list[str]]:
     "The function that is meant."
+    if name in names: return name, []
     half = name[:len(name)//2]
-    if name not in names and half and name == f'{half}:{half}': return half, ['doubled-name']
-    last = re.split(r'[:./]', name)[-1]
-    return (last, ['namespace']) if name not in names and last in names else (name, [])
+    if half and name == f'{half}:{half}': return half, ['doubled-name']
+    last = re.split(r'[:./]', name)[-1] if names else ''
+    return (last, ['namespace']) if last in names else (name, [])
 
 _BEGIN_ARG = _re(r'BEGIN_ARG:?[ \t]*\n?(.*?)\n?END_ARG')
 

@@ -14,7 +14,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from . import arguments
-from .arguments import CALL, CALL_END, QUOTE, _CALLS, _WS, _re, parameters, read_call
+from .arguments import CALL, CALL_END, QUOTE, _CALLS, _WS, _re, _read, parameters
 
 # %% ../nbs/02c_reply.ipynb #4b333a7e
 @dataclass(slots=True)
@@ -38,6 +38,7 @@ _END = '<turn|>', '<eos>', '<|tool_response>' # end the turn
 _STRAY = ('<|think|>', '<|tool>', '<tool|>', '<tool_response|>', '<bos>', '<pad>', '<unk>', '<mask>', QUOTE,
           *(f for k in ('image', 'audio', 'video') for f in (f'<|{k}>', f'<|{k}|>', f'<{k}|>'))) # nothing that a reply should have
 _FENCES = ('<|channel>', '<channel|>', CALL_END, '<|turn>', *_END, *_CALLS, *_STRAY)
+_LETTERS = _re(r'[\w:]*')
 _BEGUN = frozenset(f[:i] for f in _FENCES for i in range(1, len(f)))
 
 def _any(fences: Iterable[str], more: str = ''): return _re('|'.join(map(re.escape, sorted(fences, key=len, reverse=True))) + more)
@@ -56,34 +57,61 @@ class Parser:
         words = '|'.join(map(re.escape, sorted(self._names, key=len, reverse=True)))
         self._fence = _any(_FENCES, rf'|(?<=\n)(?:call:)?(?:{words})(?=\s{{0,4}}[{{(])') if words else _FENCE
         self._own = _re(rf'(?:{words})\s{{0,4}}(?=[{{(])') if words else None
-        self._buf, self._i, self._last = '', 0, ''                   # what has come, how far it is read, the character before
-        self._out, self._text, self._raw = [], [], []                # events; pieces of the next one; of the call so far
-        self._cut, self._h, self._held, self._before = '', 0, [], '' # see `_set_cut`
-        self._said, self._closed, self._blank, self._fresh, self._ended_itself = False, False, True, not thinking, False
         self._kind, self._step = ('thinking', self._thinking) if thinking else ('content', self._content)
+        self._reset(thinking)
+
+# %% ../nbs/02c_reply.ipynb #454e4a17
+@patch
+def _reset(self: Parser, thinking: bool):
+    self._buf, self._i, self._last = '', 0, ''                   # what has come, how far it is read, the character before
+    self._out, self._from, self._kept, self._raw = [], 0, '', [] # events; where the next one begins, and with what; the call so far
+    self._cut, self._h, self._held, self._before = '', 0, [], '' # see `_set_cut`
+    self._end, self._open = 0, False                             # how far it is certain; whether a call's name may be coming
+    self._said, self._closed, self._blank, self._fresh, self._ended_itself = False, False, True, not thinking, False
 
 # %% ../nbs/02c_reply.ipynb #9d89b4d4
 @patch
 def feed(self: Parser, text: str) -> list[Event]:
     "What the next piece of the reply makes certain."
-    if self._kind == 'content' and not self._fresh and not self._own and '<' not in text and self._i == len(self._buf): # the usual case
-        if text: self._last = text[-1]
-        return [Event('content', text)] if text else []
+    if self._i == len(self._buf) and not self._cut and self._dull(text): return self._more(text)
+    new = self._buf[self._i:] + text
+    if new in _BEGUN or self._open and len(new) < 200 and _LETTERS.fullmatch(text): # as much in doubt as before
+        self._buf += text
+        return []
     if self._cut: self._held.append(self._buf[self._h:self._i])
-    self._buf, self._i, self._h = self._buf[self._i:] + text, 0, 0
+    self._buf, self._i, self._h, self._from, self._open = new, 0, 0, 0, False
+    self._end = k if (k := new.rfind('<', -20)) >= 0 and new[k:] in _BEGUN else len(new)
     return self._run(False)
 
+# %% ../nbs/02c_reply.ipynb #2518798e
+@patch
+def _dull(self: Parser, text: str) -> bool:
+    "Whether nothing in the piece can change what kind of text this is: so it is with most."
+    if self._kind == 'call': return not _SIGNS[self._in].search(text)
+    return not (self._fresh or self._blank or '<' in text or self._own and '\n' in text)
+
+@patch
+def _more(self: Parser, text: str) -> list[Event]:
+    "More of the same."
+    if not text: return []
+    self._last = text[-1]
+    if self._kind == 'call':
+        self._raw.append(text)
+        self._ink = text.rstrip()[-1:] or self._ink
+    return [Event(self._kind, text)]
+
+# %% ../nbs/02c_reply.ipynb #09aab418
 @patch
 def close(self: Parser,
     ended: bool = False, # the model itself ended its turn: a call that lacks its end was meant to be one, and wasn't cut off
 ) -> list[Event]:
     "The rest, when nothing more will come."
-    self._ended_itself = ended
+    self._ended_itself, self._end = ended, len(self._buf)
     return self._run(True)
 
 @patch
 def _run(self: Parser, final: bool) -> list[Event]:
-    while self._step(final): pass
+    while (final or self._i < self._end) and self._step(final): pass
     self._flush()
     out, self._out = self._out, []
     return out
@@ -93,17 +121,21 @@ def _run(self: Parser, final: bool) -> list[Event]:
 def _take(self: Parser, end: int):
     "What is read up to `end` belongs to the present kind."
     if end <= self._i: return
-    if not self._cut:
-        self._text.append(text := self._buf[self._i:end])
-        if (self._blank or self._fresh) and not text.isspace(): self._blank, self._fresh, self._said = False, False, True
+    if (self._blank or self._fresh) and not (self._cut or self._buf[self._i:end].isspace()): self._blank, self._fresh, self._said = False, False, True
     self._i, self._last = end, self._buf[end - 1]
 
 @patch
+def _taken(self: Parser) -> str:
+    "What was read since the last event."
+    end = self._h if self._cut else self._i
+    text, self._from, self._kept = self._kept + self._buf[self._from:end], end, ''
+    return text
+
+@patch
 def _flush(self: Parser):
-    if not self._text: return
-    self._out.append(Event(self._kind, ''.join(self._text)))
-    if self._kind == 'call': self._raw.append(self._out[-1].text)
-    self._text = []
+    if not (text := self._taken()): return
+    self._out.append(Event(self._kind, text))
+    if self._kind == 'call': self._raw.append(text)
 
 # %% ../nbs/02c_reply.ipynb #d9fa282a
 @patch
@@ -112,7 +144,7 @@ def _control(self: Parser, end: int, name: str, repair: str = ''):
     self._flush()
     if repair: self.repairs.append(repair)
     self._out.append(Event('control', self._buf[self._i:end], name))
-    self._i, self._last = end, self._buf[end - 1]
+    self._i, self._from, self._last = end, end, self._buf[end - 1]
 
 @patch
 def _go(self: Parser, kind: str) -> bool:
@@ -130,25 +162,22 @@ def _set_cut(self: Parser, why: str):
 @patch
 def _keep(self: Parser):
     "It had not ended."
-    self._text += [*self._held, self._buf[self._h:self._i]]
+    self._kept += ''.join(self._held)
     self._cut, self._held, self._blank, self._said = '', [], False, True
 
+# %% ../nbs/02c_reply.ipynb #71716a13
 @patch
 def _rewind(self: Parser):
     "It had: read again from there."
-    if self._held: self._buf, self._h = ''.join(self._held) + self._buf[self._h:], 0
+    if held := ''.join(self._held): self._buf, self._end, self._h, self._from = held + self._buf[self._h:], self._end + len(held) - self._h, 0, 0
     self._i, self._last, self._cut, self._held = self._h, self._before, '', []
 
-# %% ../nbs/02c_reply.ipynb #0997fa59
+# %% ../nbs/02c_reply.ipynb #8965d140
 @patch
-def _safe(self: Parser, final: bool) -> int:
-    "How far the text is certain: at its end a fence may have begun."
-    s = self._buf
-    if final: return len(s)
-    k = s.rfind('<', max(self._i, len(s) - 20))
-    end = k if k >= 0 and s[k:] in _BEGUN else len(s)
-    n = s.rfind('\n', max(self._i, len(s) - 300)) if self._own and self._kind == 'content' else -1
-    return min(end, n) if n >= 0 and self._begun(s[n + 1:]) else end
+def _line(self: Parser, final: bool) -> int:
+    "How far an answer is certain: a call without its fence may have begun on a line of its own."
+    n = self._buf.rfind('\n', max(self._i, len(self._buf) - 300)) if self._own and not final else -1
+    return min(self._end, n) if n >= 0 and self._begun(self._buf[n + 1:]) else self._end
 
 # %% ../nbs/02c_reply.ipynb #1be4ab2f
 @patch
@@ -166,7 +195,7 @@ def _content(self: Parser, final: bool) -> bool:
     if self._fresh and (done := self._begin(final)) is not None: return done
     m = self._fence.search(self._buf, self._i)
     quoted = m and self._quoted(m, final)
-    self._take(self._safe(final) if not m else m.end() if quoted else m.start())
+    self._take(self._line(final) if not m else m.end() if quoted else m.start())
     if not m or quoted is None: return False
     return quoted or self._at(m[0], m.end(), final)
 
@@ -174,10 +203,10 @@ def _content(self: Parser, final: bool) -> bool:
 @patch
 def _at(self: Parser, fence: str, end: int, final: bool) -> bool:
     "At a fence."
+    if fence in _CALLS: return self._opener(fence, end, final)
     if fence in _END: return self._ended(end)
     if fence == '<|turn>': return self._turn(end, final)
     if fence == '<|channel>': return self._channel(end, final)
-    if fence in _CALLS: return self._opener(fence, end, final)
     if fence[0] != '<': return self._call_from('')
     self._control(end, 'stray', {'<channel|>': 'stray-channel-end', CALL_END: 'stray-call-end'}.get(fence, 'stray-token'))
     return True
@@ -236,8 +265,10 @@ _HEAD_LAST = _re(r'\s*call\s*:\s*[\w.:/\-]+\s*\Z')
 def _is_call(self: Parser, end: int, final: bool) -> bool|None:
     "Whether what follows an opener is a call. None: more text will tell."
     if _HEAD.match(self._buf, end) or final and _HEAD_LAST.match(self._buf, end): return True
-    return None if not final and _HEAD_SO_FAR.fullmatch(self._buf, end) else False
+    self._open = not final and bool(_HEAD_SO_FAR.fullmatch(self._buf, end))
+    return None if self._open else False
 
+# %% ../nbs/02c_reply.ipynb #704c18f2
 @patch
 def _opener(self: Parser, fence: str, end: int, final: bool) -> bool:
     "`<|tool_call>`, or a misspelling of it: of a call, or in a sentence about calls."
@@ -258,19 +289,24 @@ def _begin(self: Parser, final: bool) -> bool|None:
     "Where an answer may begin: a thought or a call may have lost its fence. None: it is an ordinary beginning."
     s, k = self._buf, _WS.match(self._buf, self._i).end()
     rest = s[k:k + 240]
-    if not rest: return None
-    if rest.startswith('thought\n') and (self._closed or not self._said):
-        self._take(k)
-        if not self._closed: return self._think(k + 8, 'channel-start')
-        self._control(k + 8, 'stray', 'stray-header')
-        return True
+    if rest[:1] == '<': self._fresh = False
+    if not self._fresh or not rest: return None
+    if rest.startswith('thought\n') and (self._closed or not self._said): return self._name(k)
     if _BARE.match(s, k) or self._own and self._own.match(s, k):
         self._take(k)
         return self._call_from('')
     if not final and (self._begun(rest) or len(rest) < 8 and 'thought\n'.startswith(rest)): return False
     self._fresh = False
 
-# %% ../nbs/02c_reply.ipynb #9b42435e
+# %% ../nbs/02c_reply.ipynb #de2289bb
+@patch
+def _name(self: Parser, k: int) -> bool:
+    "A thought's name without its fence: it opens the thought, or is left over behind one."
+    self._take(k)
+    if not self._closed: return self._think(k + 8, 'channel-start')
+    self._control(k + 8, 'stray', 'stray-header')
+    return True
+
 @patch
 def _begun(self: Parser, rest: str) -> bool:
     "Whether a call without its fence may begin like this."
@@ -283,7 +319,7 @@ def _thinking(self: Parser, final: bool) -> bool:
     "Inside a thought."
     m = _FENCE.search(self._buf, self._i)
     quoted = m and self._quoted(m, final)
-    self._take(self._safe(final) if not m else m.end() if quoted else m.start())
+    self._take(self._end if not m else m.end() if quoted else m.start())
     if m and quoted is not None: return quoted or self._in_thought(m[0], m.end(), final)
     if final and self._cut: return self._unthink()
     if final and not self._blank: self.repairs.append('channel-end')
@@ -317,10 +353,12 @@ def _in_thought(self: Parser, fence: str, end: int, final: bool) -> bool:
     else: self._control(end, 'stray', 'stray-token')
     return True
 
-# %% ../nbs/02c_reply.ipynb #d6dc65d3
+# %% ../nbs/02c_reply.ipynb #c589b56f
 _TURN_END = ('<|turn>', *_END)
+_ENDS = frozenset((CALL_END, *_TURN_END))
 _MARKS = {'string': _any((QUOTE, CALL_END, CALL, *_TURN_END)), 'closed': _any((CALL_END, CALL, '<|channel>', *_TURN_END))}
 _MARKS |= {'tag': _MARKS['string'], '': _re(_MARKS['string'].pattern + r'|[{}\[\]()"]'), 'json': _re(_MARKS['string'].pattern + r'|\\.|"')}
+_SIGNS = {'': _re(r'[<{}\[\]()"]'), 'json': _re(r'[<\\"]'), 'string': _re('<')} # without one of these there is no mark
 _STARTS = frozenset(':,[{(=') # what stands before a value
 
 @patch
@@ -337,12 +375,11 @@ def _call_from(self: Parser, fence: str) -> bool:
 def _call(self: Parser, final: bool) -> bool:
     "Inside a call."
     if self._cut == 'closed' and self._bare: return self._bare_end(final)
-    end = self._safe(final)
-    m = _MARKS[self._cut or self._in].search(self._buf, self._i, end)
-    if not m and self._in == 'json' and not final and self._buf[end - 1:end] == '\\': end -= 1 # what it escapes is still to come
-    self._ink = self._buf[self._i:m.start() if m else end].rstrip()[-1:] or self._ink
-    if m: return self._at_mark(m[0], m.start(), m.end())
-    self._take(end)
+    m = _MARKS[self._cut or self._in].search(self._buf, self._i, self._end)
+    start, end = m.span() if m else (self._end, self._end)
+    if start > self._i: self._ink = self._buf[self._i:start].rstrip()[-1:] or self._ink
+    if m: return self._at_mark(m[0], start, end)
+    self._take(end - (self._in == 'json' and not final and self._buf[end - 1:end] == '\\')) # what it escapes is still to come
     return final and self._done(cut_off=not self._ended_itself)
 
 # %% ../nbs/02c_reply.ipynb #158765a5
@@ -355,9 +392,15 @@ def _at_mark(self: Parser, mark: str, start: int, end: int) -> bool:
         self._keep()
         return self._done()
     if self._in == 'string': return self._in_string(mark, start, end)
-    if mark == CALL_END or mark in _TURN_END or mark == CALL and self._depth <= 0:
+    if mark in _ENDS or mark == CALL and self._depth <= 0:
         self._take(end if mark == CALL_END else start)
         return self._done()
+    return self._inside(mark, end)
+
+# %% ../nbs/02c_reply.ipynb #a92fecf9
+@patch
+def _inside(self: Parser, mark: str, end: int) -> bool:
+    "A quotation mark or a bracket."
     self._take(end)
     if mark == QUOTE and self._ink in _STARTS: self._in = 'string'
     elif mark == '"' and (self._in or self._ink in _STARTS): self._in = '' if self._in else 'json'
@@ -410,11 +453,11 @@ def _done(self: Parser, cut_off: bool = False) -> bool:
     if self._cut:
         self._rewind()
         cut_off = False
-    text = ''.join(self._text)
-    call = read_call(''.join(self._raw) + text, self._names, cut_off and self._depth > 0)
+    text = self._taken()
+    call = _read(''.join(self._raw) + text, self._names, cut_off and self._depth > 0)
     self._out.append(Event('call', text, call=call))
     self.repairs += call['repairs']
-    self._text, self._raw, self._fresh = [], [], True
+    self._raw, self._fresh = [], True
     return self._go('content')
 
 # %% ../nbs/02c_reply.ipynb #859f59f0
@@ -447,6 +490,7 @@ def in_thought(
     "Whether a prompt ends inside an open thought."
     return prompt.rfind('<|channel>') > max(prompt.rfind('<channel|>'), prompt.rfind('<turn|>'))
 
+# %% ../nbs/02c_reply.ipynb #57543ff9
 def events(
     stream: Iterable[Any],            # tokens with a `text`, such as `Session.stream` gives, or texts
     tools: Iterable[Any]|None = None, # what the model was offered
