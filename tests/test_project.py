@@ -121,7 +121,7 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_everything_and_nothing_else(wheel):
     packed = {n for n in zipfile.ZipFile(wheel).namelist() if not n.startswith('edgewb-')}
-    data = [p for d in ('nano', 'static') for p in (ROOT/'edgewb'/d).rglob('*') if p.is_file() and '__pycache__' not in p.parts]
+    data = [p for d in ('nano', 'static', 'data') for p in (ROOT/'edgewb'/d).rglob('*') if p.is_file() and '__pycache__' not in p.parts]
     wanted = {name(p) for p in [*(ROOT/'edgewb').glob('*.py'), *data]} | {'edgewb/py.typed', 'edgewb/settings.ini'}
     wanted |= {f'edgewb/{name(p)}' for p in (ROOT/'hardware_profiles').glob('*.toml')}
     assert packed == wanted
