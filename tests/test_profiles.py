@@ -228,3 +228,31 @@ def test_the_page_for_those_who_add_a_machine_says_what_the_code_says():
     assert profiles.schema() in text, 'make hardware_profiles/README.md again: python -c "from edgewb import profiles; print(profiles.schema())"'
     example = re.search(r'```toml\n(.*?)```', text, re.S)[1]
     assert read(example, 'example.toml').memory.bandwidth and tomllib.loads(example)
+
+
+def test_command_writes_this_machine_and_shows_others(capsys):
+    from edgewb.cli import main
+    assert main(['profile', '--quick']) == 0
+    assert read(capsys.readouterr().out, 'mine.toml').cpu == (profiles.detect().cpu or '')
+    assert main(['profile', 'pi5:4GB']) == 0 and '4 GiB LPDDR4X' in capsys.readouterr().out
+    assert main(['profile', 'pi5', '--toml']) == 0
+    assert read(capsys.readouterr().out, 'raspberry-pi-5.toml') == load('pi5')
+    assert main(['profile', 'pi55']) == 2 and 'Nearest: pi5' in capsys.readouterr().err
+
+
+def test_a_machine_too_busy_to_be_measured_is_still_described(capsys, monkeypatch):
+    from edgewb import probe
+    from edgewb.cli import main
+    from edgewb.core import EdgewbError
+    def busy(): raise EdgewbError('too busy.')
+    monkeypatch.setattr(probe, 'bandwidth', busy)
+    assert main(['profile']) == 0
+    said = capsys.readouterr()
+    assert said.err == 'edgewb: the memory was not measured: too busy.\n' and read(said.out).memory.measured is None
+
+
+def test_measured_speed_is_marked_so():
+    from edgewb.probe import Bandwidth
+    b = Bandwidth(2, 1.7e10, 1.2e10, (1.7e10, 1.6e10), (1.2e10,), 2**28, 2**29, 0.5, 'numpy 2')
+    m = profiles.of(Hardware(memory=2**33), b).memory.measured
+    assert m == 1.7e10 and m.how == 'measured' and 'the best of 2 samples' in m.note and 'busy' in m.note and 'cache' in m.note
