@@ -59,8 +59,7 @@ def _number(path: Path) -> int|None:
 
 def _cpus(text: str) -> set[int]:
     "'0-3,8' -> {0, 1, 2, 3, 8}"
-    spans = [p.split('-') for p in text.split(',') if p]
-    return {i for s in spans for i in range(int(s[0]), int(s[-1]) + 1)}
+    return {i for a, b in re.findall(r'(\d+)(?:-(\d+))?', text) for i in range(int(a), int(b or a) + 1)}
 
 # %% ../nbs/01_hardware.ipynb #267be17b
 ARM_PARTS = { # implementer 0x41, Arm itself; numbers from Linux, arch/arm64/include/asm/cputype.h
@@ -88,7 +87,8 @@ def _model(field: Callable[[str], list[str]]) -> str|None:
     if machine := re.search(r'machine = (\w+)', '\n'.join(field('processor 0'))): return Z_MACHINES.get(machine[1], f'IBM Z machine {machine[1]}')
     if uarch := field('uarch'): return f'{len(uarch)}x {uarch[0]}'
     def name(who: str, part: str) -> str:
-        known = ARM_PARTS.get(int(part, 16)) if int(who, 16) == 0x41 else OTHER_PARTS.get((int(who, 16), int(part, 16)))
+        key = tuple(int(n, 16) if re.fullmatch('0x[0-9a-f]+', n) else 0 for n in (who, part))
+        known = ARM_PARTS.get(key[1]) if key[0] == 0x41 else OTHER_PARTS.get(key)
         return known or f'Arm core {who}/{part}'
     kinds = Counter(zip(field('CPU implementer'), field('CPU part')))
     return ' + '.join(f'{n}x {name(*k)}' for k, n in kinds.items()) or None
@@ -177,7 +177,8 @@ def _groups(root: Path, controller: str) -> list[Path]:
     "The folders of this process's control group and of those above it: version 2, then version 1."
     top, found = root/'sys/fs/cgroup', []
     for line in _read(root/'proc/self/cgroup').splitlines():
-        _, names, path = line.split(':', 2)
+        _, names, path = (line + '::').split(':', 2)
+        path = path.removesuffix('::')
         base = top if not names else top/controller if controller in names.split(',') else None
         if base is None: continue
         here = base/path.lstrip('/')
@@ -304,7 +305,7 @@ def _linux(root: Path) -> dict:
     total, free = (int(meminfo[k])*1024 if k in meminfo else None for k in ('MemTotal', 'MemAvailable'))
     limit, left = _memory_limit(root, total)
     siblings = {_read(f) for f in cpu.glob('cpu[0-9]*/topology/thread_siblings_list')}
-    load, limits = _read(root/'proc/loadavg').split(), [n for n in (_cpu_limit(root), _cpuset(root)) if n]
+    load, limits = re.match(r'\d+\.\d+', _read(root/'proc/loadavg')), [n for n in (_cpu_limit(root), _cpuset(root)) if n]
     board = _read(root/'proc/device-tree/model') or _read(root/'sys/class/dmi/id/product_name')
     clusters = _clusters(root, facts['arch'] == 'x86_64')
     return dict(facts, physical=len(siblings) or None, clusters=clusters, caches=_caches(cpu/'cpu0') or _z_caches(root, facts['logical']), memory=total, memory_limit=limit,
