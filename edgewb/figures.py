@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['HOW', 'TRUST', 'UNITS', 'Source', 'Figure', 'amount', 'exact']
 
-# %% ../nbs/01e_figures.ipynb #946dfbf7
+# %% ../nbs/01e_figures.ipynb #f72a9131
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .core import human_bytes
@@ -87,8 +88,8 @@ def amount(
     else:
         m = re.fullmatch(r'(-?[\d.]+(?:e[+-]?\d+)?) ?([A-Za-z/]+)', value) if isinstance(value, str) else None
         if not m or m[2] not in UNITS[unit]: raise ValueError(f"a number with one of the units {', '.join(UNITS[unit])} is needed.")
-        try: n = float(m[1])*UNITS[unit][m[2]]
-        except ValueError: raise ValueError(f'{m[1]} is no number.') from None
+        try: n = float(Decimal(m[1])*Decimal(str(UNITS[unit][m[2]]))) # 17.1 times a thousand million, and not a millionth more
+        except InvalidOperation: raise ValueError(f'{m[1]} is no number.') from None
     if n > 0: return n
     raise ValueError('a figure is more than zero. Leave out what is not known.')
 
