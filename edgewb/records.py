@@ -80,7 +80,7 @@ def _plain(v: Any) -> Any:
     if isinstance(v, float): return v if math.isfinite(v) else None
     return None if type(v).__name__ in ('NAType', 'NaTType') else str(v).encode('utf8', 'replace').decode()
 
-def _text(v: Any) -> str: return json.dumps(v, sort_keys=True, separators=(',', ':'))
+_text = json.JSONEncoder(sort_keys=True, separators=(',', ':')).encode
 def _hash(text: str) -> str: return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 # %% ../nbs/11a_records.ipynb #79ca8fd4
@@ -156,6 +156,13 @@ class Store:
     ): self.path = Path(path).expanduser() if path else data_dir()/'records.sqlite'
 
     def __repr__(self) -> str: return f'Store({str(self.path)!r})'
+
+    def find(self,
+        **where: Any, # field=value, see `recordset.find`
+    ) -> Any:         # `Records`
+        "Records that meet all conditions; all of them without one."
+        from edgewb.recordset import Records
+        return Records(self).find(**where)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         c = sqlite3.connect(f'{self.path.absolute().as_uri()}?{mode}', uri=True, timeout=WAIT, isolation_level=None)
@@ -265,20 +272,21 @@ def _seconds(v: Any) -> np.ndarray:
 # %% ../nbs/11a_records.ipynb #78edb36b
 def _tidy(n: int, own: dict[str, Any], samples: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     "Own columns with what was left out: a median for the value, now for the time. Columns without anything are dropped."
-    out = {k: _floats(own.get(k, [None]*n), n, k) for k in OWN[:6]}
+    out = {k: _floats(own[k], n, k) for k in OWN[:6] if k in own}
     counts, data = _samples(samples, n)
     if len(counts) != n: raise BadRecords(f'{len(counts)} rows of samples for {n} records.')
-    ends = np.cumsum(counts)
-    todo = np.flatnonzero(np.isnan(out['value']) & (counts > 0))
-    if len(todo) == n > 0 and counts.min() == counts.max(): out['value'] = np.median(data.reshape(n, -1), 1)
+    value, ends = out.setdefault('value', np.full(n, np.nan)), np.cumsum(counts)
+    todo = np.flatnonzero(np.isnan(value) & (counts > 0))
+    if len(todo) == n > 0 and counts.min() == counts.max(): value[:] = np.median(data.reshape(n, -1), 1)
     else:
-        for i in todo: out['value'][i] = np.median(data[ends[i] - counts[i]:ends[i]])
-    out['time'][np.isnan(out['time'])] = time.time()
-    out['void'] = [_plain(str(v)) if v else None for v in own.get('void', [None]*n)]
-    out['more'] = [_text(_plain(v)) if v else None for v in own.get('more', [None]*n)]
-    bare = np.isnan(out['value']) & np.array([v is None for v in out['void']], bool)
-    if bare.any(): raise BadRecords(f'record {int(bare.argmax())} of these {n} has no value: give value or samples, or say in void why there is none.')
-    return {k: v for k, v in out.items() if k in ('time', 'value') or (not np.isnan(v).all() if k in OWN[:6] else any(v))}, counts, data
+        for i in todo: value[i] = np.median(data[ends[i] - counts[i]:ends[i]])
+    began = out.setdefault('time', np.full(n, np.nan))
+    began[np.isnan(began)] = time.time()
+    for k, f in (('void', str), ('more', lambda v: _text(_plain(v)))):
+        if any(own.get(k, ())): out[k] = [_plain(f(v)) if v else None for v in own[k]]
+    bare = [i for i in np.flatnonzero(np.isnan(value)) if 'void' not in out or not out['void'][i]]
+    if bare: raise BadRecords(f'record {bare[0]} of these {n} has no value: give value or samples, or say in void why there is none.')
+    return {k: v for k, v in out.items() if k in ('time', 'value', 'void', 'more') or not np.isnan(v).all()}, counts, data
 
 # %% ../nbs/11a_records.ipynb #edf90e64
 def _card_ids(c: sqlite3.Connection, cards: list[dict]) -> np.ndarray:
@@ -288,7 +296,8 @@ def _card_ids(c: sqlite3.Connection, cards: list[dict]) -> np.ndarray:
     names = ['hash', *sorted({k for _, columns, _ in made for k in columns})]
     quoted = ', '.join(f'"{k}"' for k in names)
     c.executemany(f'INSERT INTO card({quoted}) VALUES({", ".join("?"*len(names))}) ON CONFLICT(hash) DO NOTHING', ([h, *map(columns.get, names[1:])] for h, columns, _ in made))
-    return np.array([c.execute('SELECT id FROM card WHERE hash=?', (h,)).fetchone()[0] for h, *_ in made], np.int64)
+    ids = dict(c.execute('SELECT hash, id FROM card WHERE hash IN (SELECT value FROM json_each(?))', (_text([h for h, *_ in made]),)))
+    return np.array([ids[h] for h, *_ in made], np.int64)
 
 # %% ../nbs/11a_records.ipynb #5e2e7ebd
 def _insert(c: sqlite3.Connection, columns: dict[str, Any], n: int, rows: int = 100, block: int = 100_000):
@@ -317,13 +326,14 @@ def add(self: Store,
     **card: Any,         # what all of them share; with nothing before it, one record by keywords
 ) -> Any:                # `Records`: what was added
     "Keep records, all of them or, after an error, none. `BadRecords` or `NotEnoughDisk` say why."
-    if what is None: what = Record(**({} if samples is None else dict(samples=samples)) | {k: card.pop(k) for k in ('metric', 'unit', *OWN) if k in card})
+    if what is None: what = Record(card.pop('metric', ''), samples=() if samples is None else samples, **{k: card.pop(k) for k in ('unit', *OWN) if k in card})
     if hasattr(what, 'to_records') and not hasattr(what, 'iloc'): what = what.to_records()
     if hasattr(what, 'iloc'): cards, code, own, samples = _of_frame(what, card, samples)
     else: cards, code, own, samples = _of_list([what] if isinstance(what, Record) else list(what), card)
     n = len(code)
     columns, counts, data = _tidy(n, own, samples)
-    if no_name := next((x for x in cards if not isinstance(x.get('metric'), str)), None): raise BadRecords(f'a record needs a metric, the name of what was measured; this one has {", ".join(no_name) or "nothing"}.')
+    if next((x for x in cards if not isinstance(x.get('metric'), str) or not x['metric']), None) is not None:
+        raise BadRecords('a record needs a metric, the name of what was measured: decode_tps, ttft, kld, ...')
     with self._writing() as c:
         first = c.execute('SELECT ifnull(max(id), 0) + 1 FROM record').fetchone()[0]
         _insert(c, {'card': _card_ids(c, cards)[code] if n else [], **columns}, n)

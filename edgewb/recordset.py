@@ -70,9 +70,15 @@ class Records:
 def _columns(self: Records, c: Any, *names: str) -> list[np.ndarray]:
     "Figures of the records as arrays, one value a record; NaN where there is none."
     where, args = self._where()
-    rows = c.execute(f'SELECT {", ".join(names)} FROM record WHERE {where} ORDER BY id', args).fetchall()
-    cols = zip(*rows) if rows else [()]*len(names)
-    return [np.array(v, np.int64 if k in ('id', 'card') else object if k in ('void', 'more') else np.float64) for k, v in zip(names, cols)]
+    numbers = [k for k in names if k not in ('void', 'more')]
+    rows = c.execute(f"""SELECT {', '.join(f"ifnull({k}, 'nan')" for k in numbers)} FROM record WHERE {where} ORDER BY id""", args)
+    flat = np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, len(numbers)) # a record after the other, never as objects
+    out = {k: flat[:, i].astype(np.int64) if k in ('id', 'card') else flat[:, i].copy() for i, k in enumerate(numbers)}
+    for k in names:
+        if k in out: continue
+        out[k] = np.full(len(flat), None, object)
+        for id, text in c.execute(f'SELECT id, {k} FROM record WHERE {k} IS NOT NULL AND {where}', args): out[k][np.searchsorted(out['id'], id)] = text
+    return [out[k] for k in names]
 
 @patch
 def __len__(self: Records) -> int:
@@ -90,13 +96,6 @@ def find(self: Records,
     with self.store._reading() as c:
         last = c.execute('SELECT ifnull(max(id), 0) FROM record').fetchone()[0] if self.last is None else self.last
         return Records(self.store, [*self.conditions, *_conditions(c, where)], last)
-
-@patch
-def find(self: Store,
-    **where: Any,  # field=value
-) -> Records:
-    "Records that meet all conditions; all of them without one."
-    return Records(self).find(**where)
 
 def find(
     path: str|Path|None = None, # another file than the user's own
@@ -180,12 +179,12 @@ def __getitem__(self: Records, i: int) -> Record:
 def _cards(self: Records, c: Any, codes: np.ndarray, names: Sequence[str]|None = None) -> dict[str, Any]:
     "Columns of card fields, one value a record."
     import pandas as pd
-    used = np.unique(codes)
+    used, at = _distinct(codes)
     rows = c.execute('SELECT * FROM card WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id', (_text(used.tolist()),))
     keys = [d[0] for d in rows.description]
     cards = [{k: v for k, v in zip(keys, r) if v is not None and k not in ('id', 'hash')} for r in rows]
     for card in cards: card.update(json.loads(card.pop('more', '{}')))
-    at, out = np.searchsorted(used, codes), {}
+    out = {}
     for k in names or [*(k for k in FIELDS if any(k in x for x in cards)), *sorted({k for x in cards for k in x} - FIELDS.keys())]:
         out[k] = pd.Series([x.get(k) for x in cards]).take(at).reset_index(drop=True)
     return out
@@ -203,14 +202,30 @@ def frame(self: Records,
         counts, data = _samples_of(c, ids)
         cards = self._cards(c, codes, None if columns is None else [k for k in columns if k not in OWN + ('id', 'samples')])
     _spread(counts, data, own['low'], own['high'])
-    own['time'] = pd.to_datetime(own['time']*1e9, utc=True)
+    own['time'] = pd.to_datetime(np.round(own['time']*1e9), utc=True)
     own['more'] = [json.loads(m) if m else None for m in own['more']]
     if samples or columns is not None and 'samples' in columns: own['samples'] = [x.tolist() for x in np.split(data, np.cumsum(counts)[:-1])] if len(counts) else []
     lead = {k: cards.pop(k) for k in ('metric', 'unit') if k in cards}
     all = dict(id=ids, **lead, **{k: v for k, v in own.items() if k not in ('void', 'more') or any(v)}, **cards)
     return pd.DataFrame(all if columns is None else {k: all.get(k, own.get(k)) for k in columns})
 
-# %% ../nbs/11b_recordset.ipynb #2bfc429f
+# %% ../nbs/11b_recordset.ipynb #91fe228f
+def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The different ones, and for each code which it is; card ids are small numbers, so nothing has to be sorted."
+    used = np.flatnonzero(np.bincount(codes, minlength=1))
+    place = np.zeros(used[-1] + 1 if len(used) else 1, np.int64)
+    place[used] = np.arange(len(used))
+    return used, place[codes]
+
+@patch
+def _given_spread(self: Records, c: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The spread of those records that state one."
+    low, high = np.full((2, len(ids)), np.nan)
+    given = Records(self.store, [*self.conditions, (False, 'coalesce(low, high) IS NOT NULL', ())], self.last)._columns(c, 'id', 'low', 'high')
+    at = np.searchsorted(ids, given[0])
+    low[at], high[at] = given[1:]
+    return low, high
+
 @patch
 def points(self: Records,
     x: str,                        # a field of the card: n_depth, n_threads, format, ...
@@ -220,10 +235,10 @@ def points(self: Records,
     import pandas as pd
     valid, keys = self.find(void=False), [*by, x]
     with self.store._reading() as c:
-        codes, value, low, high, ids = valid._columns(c, 'card', 'value', 'low', 'high', 'id')
-        used, at = np.unique(codes, return_inverse=True)
+        ids, codes, value = valid._columns(c, 'id', 'card', 'value')
+        used, at = _distinct(codes)
         cards = pd.DataFrame(valid._cards(c, used, [*dict.fromkeys([*keys, 'metric', 'unit'])]))
-        counts, data = _samples_of(c, ids)
+        (counts, data), (low, high) = _samples_of(c, ids), valid._given_spread(c, ids)
     if len(kinds := cards[['metric', 'unit']].drop_duplicates()) > 1:
         raise BadRecords(f"one plot shows one metric, and these are {', '.join(kinds.metric)}: choose, for example find(metric={kinds.metric.iloc[0]!r}).")
     _spread(counts, data, low, high)
