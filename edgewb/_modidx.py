@@ -423,6 +423,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.figures.Source': ('figures.html#source', 'edgewb/figures.py'),
                                 'edgewb.figures.Source.__str__': ('figures.html#source.__str__', 'edgewb/figures.py'),
                                 'edgewb.figures._say': ('figures.html#_say', 'edgewb/figures.py'),
+                                'edgewb.figures._usual': ('figures.html#_usual', 'edgewb/figures.py'),
                                 'edgewb.figures.amount': ('figures.html#amount', 'edgewb/figures.py'),
                                 'edgewb.figures.exact': ('figures.html#exact', 'edgewb/figures.py')},
             'edgewb.fullsize': { 'edgewb.fullsize._array': ('fullsize.html#_array', 'edgewb/fullsize.py'),

@@ -66,13 +66,17 @@ UNITS = {
     'W':    {'mW': 1e-3, 'W': 1, 'kW': 1e3},
 }
 
-# %% ../nbs/01e_figures.ipynb #df7f3ce9
+# %% ../nbs/01e_figures.ipynb #23e98ff5
+def _usual(unit: str) -> dict[str, float]:
+    "Units for writing, each with its size."
+    return {u: size for u, size in UNITS[unit].items() if u not in ('TB/s', 'GT/s') and 'FLOPS' not in u}
+
 def _say(f: Figure) -> str:
     "In the largest unit that leaves a digit before the point, but memories in GB/s and MT/s, so that they compare."
     value = float(f)
     if not f.unit: return f'{value:.12g}'
     if f.unit == 'B': return human_bytes(value)
-    known = {unit: size for unit, size in UNITS[f.unit].items() if unit not in ('TB/s', 'GT/s') and 'FLOPS' not in unit}
+    known = _usual(f.unit)
     unit = max((u for u in known if value >= known[u]), key=known.get, default=min(known, key=known.get))
     return f'{value/known[unit]:.4g} {unit}'
 
@@ -98,7 +102,6 @@ def exact(f: Figure) -> str|int:
     "A figure as text, in the largest unit that loses nothing: `amount` gives the same number back."
     v = float(f)
     if not f.unit: return int(v)
-    sizes = sorted(((size, unit) for unit, size in UNITS[f.unit].items() if 'FLOPS' not in unit), reverse=True)
-    short = lambda size: f'{v/size:.12g}'
-    return next((f'{short(size)} {unit}' for size, unit in sizes if v >= size and len(short(size)) < 8 and float(short(size))*size == v),
-                f'{v/sizes[-1][0]:.17g} {sizes[-1][1]}')
+    sizes = sorted(((size, unit) for unit, size in _usual(f.unit).items()), reverse=True)
+    said = [f'{v/size:.12g} {unit}' for size, unit in sizes if v >= size] + [f'{v/sizes[-1][0]:.17g} {sizes[-1][1]}']
+    return next((s for s in said if len(s.split()[0]) < 8 and amount(s, f.unit) == v), said[-1])
