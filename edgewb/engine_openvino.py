@@ -17,6 +17,7 @@ from . import openvino_export as export, openvino_media as media
 from .core import BadBuild, EdgewbError, UnknownFormat, Unsupported, unknown
 from .media import SoftTokens, Towers, check
 from .openvino_export import _reason, no_telemetry
+from .openvino_quantise import quantise
 from .tokens import Tokenizer, eog_ids
 
 # %% ../nbs/07_engine_openvino.ipynb #85dce155
@@ -34,7 +35,7 @@ _DTYPES = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 
 def versions() -> dict[str, str]:
     "What a build depends on besides the weights."
-    return {p: version(p) for p in ('openvino', 'nncf', 'transformers', 'torch')} | {'layout': '4'}
+    return {p: version(p) for p in ('openvino', 'transformers', 'torch')} | {'layout': '5'}
 
 def make(
     source: Path, # a Hugging Face folder
@@ -49,10 +50,10 @@ def make(
     if source.is_file(): raise BadBuild(f"OpenVINO builds are made from checkpoint folders, and '{source.name}' is a file: use the llama.cpp engine for GGUF.")
     whole = export.load(source, _DTYPES.get(format, 'auto'))
     export._keep_stored(whole, gather_first=format in _DTYPES)
-    pack = None if format in _DTYPES else lambda g: export.compress(g, 'int8')
+    pack = None if format in _DTYPES else quantise
     media.towers(whole, out, pack)
     graph = export.graph(whole)
-    ov.save_model(graph if format in _DTYPES else export.compress(graph, format), out/'openvino_model.xml', compress_to_fp16=False)
+    ov.save_model(pack(graph, format) if pack else graph, out/'openvino_model.xml', compress_to_fp16=False) # while `whole` lives
     for f in _FILES:
         if (source/f).exists(): shutil.copyfile(source/f, out/f)
     _note(whole.config.get_text_config(), format, out)
@@ -62,7 +63,7 @@ def make(
 def _note(config: Any, format: str, out: Path):
     "Leave what the engine must know before it loads anything."
     facts = dict(format=format, bytes={f.name: f.stat().st_size for f in sorted(out.glob('*.bin'))}, vocab=config.vocab_size, hidden=config.hidden_size, pad=config.pad_token_id or 0, window=config.sliding_window,
-                 positions=config.max_position_embeddings, kv_token=_kv_token(config), made_with=versions())
+                 positions=config.max_position_embeddings, kv_token=_kv_token(config), ple=_ple_bytes(config, format), made_with=versions())
     (out/'edgewb.json').write_text(json.dumps(facts, indent=1))
 
 def weight_bytes(path: Path) -> int:
@@ -77,7 +78,13 @@ def memory_needed(
 ) -> int:
     "An estimate of the bytes that an engine with a full cache will take."
     note = _checked(Path(path))
-    return 300_000_000 + int((2.2 if format in _DTYPES else 1.35)*sum(note['bytes'].values())) + 2*n_ctx*note['kv_token']
+    times = 3.2 if format in ('bf16', 'f16') else 2.2
+    return 300_000_000 + int(times*(sum(note['bytes'].values()) - note.get('ple', 0))) + 2*n_ctx*note['kv_token']
+
+def _ple_bytes(config, format: str) -> int:
+    "Bytes of the table of per-layer embeddings."
+    numbers = (getattr(config, 'hidden_size_per_layer_input', 0) or 0)*config.num_hidden_layers*(getattr(config, 'vocab_size_per_layer_input', 0) or 0)
+    return numbers*{'f32': 4, 'bf16': 2, 'f16': 2}.get(format, 1)
 
 def _kv_token(config) -> int:
     "Bytes of keys and values a token, as float32."

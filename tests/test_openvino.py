@@ -129,6 +129,36 @@ def test_every_weight_is_stored_once():
     for format, bits in (('f32', 32), ('bf16', 16), ('f16', 16), ('int8', 8.3), ('int4', 6.6)):
         assert build('nano', 'openvino', format).bytes < n*bits/8*1.01, format
 
+def test_groups_that_do_not_fill_a_row(tmp_path):
+    "Widths of 64 and of 96 are cut into groups of 64 and of 32; 40 can't be, and the router stays as it is; so do the words of E2B's tables."
+    (tmp_path/'out').mkdir()
+    experts = random_model(**SHAPES['as 26B-A4B'] | dict(moe_intermediate_size=40))
+    make(checkpoint(experts, tmp_path/'hf'), 'int4', tmp_path/'out')
+    assert stored(tmp_path/'out') == {'u4': 5*(4 + 2 + 3) - 1, 'u8': 5 + 1, 'f32': 5}  # per layer: q, k, o and v but on the full one, gate and up of 16 experts, the MLP; down of the experts; the router
+
+def test_memory_of_the_export_is_the_builds():
+    "A tensor is quantised in pieces: the largest temporary is megabytes, whatever the tensor."
+    import tracemalloc
+    from edgewb import openvino_quantise as quantise
+    x = np.random.default_rng(0).standard_normal((1 << 13, 1 << 12), np.float32)  # 134 MB
+    tracemalloc.start()
+    q, z, s = quantise.levels(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - q.nbytes < 8*4*quantise.STEP
+    err = (q[:9].astype(np.float32) - z[:9])*s[:9].astype(np.float32) - x[:9]
+    assert np.abs(err).max() < 1.02*s[:9].max()/2 + .01
+
+def test_quantised_builds_need_no_nncf(tmp_path):
+    code = ("import sys; sys.modules['nncf'] = None\nfrom edgewb.engine_openvino import make\nfrom pathlib import Path\nfrom edgewb.weights import resolve\n"
+            "print(make(resolve('nano'), 'int4', Path(sys.argv[1])).name)")
+    (tmp_path/'out').mkdir()
+    said = subprocess.run([sys.executable, '-c', code, str(tmp_path/'out')], capture_output=True, text=True)
+    assert said.stdout == 'out\n', said.stderr[-2000:]
+    assert stored(tmp_path/'out') == {'u4': 60, 'u8': 22}
+    assert json.loads((tmp_path/'out'/'edgewb.json').read_text())['ple'] == 10*256*1024  # a byte each; looked up in the file, so no memory is asked for it
+    assert eo.memory_needed(tmp_path/'out', 'int4', 0) < 300_000_000 + 2.2*(sum(f.stat().st_size for f in (tmp_path/'out').glob('*.bin')) - 10*256*1024) + 1
+
 def test_precision_is_a_setting(int8, ids):
     for precision, kernel in (('f32', 'f32'), ('bf16', 'bf16')):
         e = Engine(int8, threads=1, precision=precision)
@@ -314,7 +344,7 @@ def test_through_a_session(ids):
 
 
 def test_making_a_build_starts_nothing_and_tells_nobody(tmp_path):
-    "OpenVINO's and NNCF's telemetry would send a request from a forked process."
+    "OpenVINO's telemetry would send a request from a forked process."
     code = ("import sys\nfrom edgewb.engine_openvino import make\nfrom pathlib import Path\nfrom edgewb.weights import resolve\n"
             "make(resolve('nano'), 'int8', Path(sys.argv[1]))\nimport psutil, json\n"
             "print(json.dumps([len(psutil.Process().children(recursive=True)), sys.modules.get('openvino_telemetry') is None]))")
