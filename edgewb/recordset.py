@@ -70,14 +70,19 @@ class Records:
 def _columns(self: Records, c: Any, *names: str) -> list[np.ndarray]:
     "Figures of the records as arrays, one value a record; NaN where there is none."
     where, args = self._where()
-    numbers = [k for k in names if k not in ('void', 'more')]
+    spare = 'id' in names and not any(card for card, *_ in self.conditions) # ids of all from the first to the last needn't be read
+    numbers = [k for k in names if k not in ('void', 'more') and not (spare and k == 'id')]
     rows = c.execute(f"""SELECT {', '.join(f"ifnull({k}, 'nan')" for k in numbers)} FROM record WHERE {where} ORDER BY id""", args)
     flat = np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, len(numbers)) # a record after the other, never as objects
     out = {k: flat[:, i].astype(np.int64) if k in ('id', 'card') else flat[:, i].copy() for i, k in enumerate(numbers)}
-    for k in names:
-        if k in out: continue
-        out[k] = np.full(len(flat), None, object)
-        for id, text in c.execute(f'SELECT id, {k} FROM record WHERE {k} IS NOT NULL AND {where}', args): out[k][np.searchsorted(out['id'], id)] = text
+    if spare:
+        first, last = ((c.execute(f'SELECT id FROM record WHERE {where} ORDER BY id {way} LIMIT 1', args).fetchone() or (0,))[0] for way in ('', 'DESC'))
+        out['id'] = np.arange(first, last + 1) if last - first + 1 == len(flat) else np.fromiter((r[0] for r in c.execute(f'SELECT id FROM record WHERE {where} ORDER BY id', args)), np.int64)
+    if 'void' in names:
+        out |= {k: np.full(len(flat), None, object) for k in ('void', 'more')}
+        for id, *texts in c.execute(f'SELECT id, void, more FROM record WHERE coalesce(void, more) IS NOT NULL AND {where}', args):
+            i = np.searchsorted(out['id'], id)
+            out['void'][i], out['more'][i] = texts
     return [out[k] for k in names]
 
 @patch

@@ -201,9 +201,9 @@ while True: records.add(big, runs, path=sys.argv[1], metric='m'); print('added',
 def test_an_interrupt_adds_nothing(monkeypatch):
     records.add(metric='m', value=1.)
     def stop(*_): raise KeyboardInterrupt
-    monkeypatch.setattr(records, '_insert_samples', stop)
-    with pytest.raises(KeyboardInterrupt): records.add([Record('m', 1.)]*1000)
-    monkeypatch.undo()
+    with monkeypatch.context() as m:
+        m.setattr(records, '_insert_samples', stop)
+        with pytest.raises(KeyboardInterrupt): records.add([Record('m', 1.)]*1000)
     assert sound(Store().path) == 1
 
 
