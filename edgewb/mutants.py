@@ -26,12 +26,14 @@ class Reference:
     def __init__(self,
         folder: Path,            # a checkpoint
         dtype: str = 'float32',  # of weights and arithmetic
+        build: Path|None = None, # whose rounded weights it takes, see `rounded`
     ):
         import torch, transformers
         from transformers import AutoModelForCausalLM
+        from edgewb.rounded import wear
         transformers.utils.logging.disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation='eager', local_files_only=True, trust_remote_code=False).eval()
-        self.model, self.config = model, model.config.get_text_config()
+        self.model, self.config, self.moved = model, model.config.get_text_config(), wear(model, build) if build else {}
         self.text = getattr(model.model, 'language_model', model.model)
         self.head, self.cap, self.window = model.get_output_embeddings(), self.config.final_logit_softcapping, None
 
@@ -271,10 +273,10 @@ def towards(
     low, high = np.quantile(a[i].sum(1)/b[i].sum(1), [.025, .975]) if n > 3 else (-np.inf, np.inf)
     return Towards(float(a.sum()/b.sum()), float(low), float(high), power, share)
 
-# %% ../nbs/17_mutants.ipynb #a0cf049d
-def _work(conn: Any, folder: str, ids: list[int], rows: list[int], dtype: str, out: str):
+# %% ../nbs/17_mutants.ipynb #d9394e35
+def _work(conn: Any, folder: str, ids: list[int], rows: list[int], dtype: str, build: str, out: str):
     "In the worker: the reference's rows, then each mutant's."
-    m = Reference(Path(folder), dtype)
+    m = Reference(Path(folder), dtype, build and Path(build))
     found = {'truth': m.logits(ids, rows)}
     for x in MUTANTS.values():
         if not x.applies(m.config): continue
@@ -286,11 +288,11 @@ def _work(conn: Any, folder: str, ids: list[int], rows: list[int], dtype: str, o
     conn.send(('done', None))
 
 # %% ../nbs/17_mutants.ipynb #02bca26c
-def _key(folder: Path, ids: Sequence[int], rows: Sequence[int], dtype: str) -> str:
+def _key(folder: Path, ids: Sequence[int], rows: Sequence[int], dtype: str, build: Any) -> str:
     import hashlib
     from importlib.metadata import version
     from edgewb.weights import content_hash
-    facts = [content_hash(folder), list(ids), list(rows), dtype, version('transformers'), version('torch'), [(x.name, x.about) for x in MUTANTS.values()]]
+    facts = [content_hash(folder), list(ids), list(rows), dtype, version('transformers'), version('torch'), [(x.name, x.about) for x in MUTANTS.values()]] + ([build.sha256] if build else [])
     return hashlib.sha256(json.dumps(facts, default=int).encode()).hexdigest()[:16]
 
 # %% ../nbs/17_mutants.ipynb #067fcc50
@@ -299,15 +301,16 @@ def references(
     ids: Sequence[int],  # a prompt, `<bos>` first
     rows: Sequence[int], # positions whose logits are kept
     dtype: str = 'float32', # of the reference
+    build: Any = None,   # a `weights.Build` whose rounded weights the reference takes
     progress: Callable[[str], None]|None = None, # told which mutant was made
 ) -> dict[str, np.ndarray]: # 'truth' and each mutant: float32 [rows, vocabulary]
     "The logits of the reference and of every mutant that applies, from the cache where they are."
     from filelock import FileLock
     from edgewb.worker import Worker
-    file = cache_dir('reference')/f'{_key(folder, ids, rows, dtype)}.npz'
+    file = cache_dir('reference')/f'{_key(folder, ids, rows, dtype, build)}.npz'
     with FileLock(f'{file}.lock'):
         if not file.exists():
-            w = Worker('edgewb.mutants:_work', name='the reference', folder=str(folder), ids=[int(i) for i in ids], rows=[int(r) for r in rows], dtype=dtype, out=str(file))
+            w = Worker('edgewb.mutants:_work', name='the reference', folder=str(folder), ids=[int(i) for i in ids], rows=[int(r) for r in rows], dtype=dtype, build=build and str(build.path), out=str(file))
             try:
                 while (m := w.recv())[0] == 'progress': progress and progress(f'reference: {m[1]}')
             finally: w.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewb import mutants, weights
+from edgewb import mutants, mutants_media, rounded, weights
 from edgewb.conform import Cell, Conformance, Known, NotApplicable, PROBES, probe
 from edgewb.core import EdgewbError, UnknownFormat
 
@@ -40,9 +40,54 @@ def test_a_bug_in_an_engine_is_found_and_named(tmp_path, target, bug, change):
 @pytest.mark.parametrize('target', ['llama.cpp:F16', 'llama.cpp:Q4_K_M', 'openvino:int4', 'torch:bf16'])
 def test_engines_are_right_on_nano(target):
     m = conform.conform(target)
-    assert not m.failed, m
+    assert not m.count('fail') and all(c.issue for c in m.failed), m
     assert {c.probe for c in m.cells} == set(PROBES)
     assert m.count('pass') >= 25
+
+def test_rounded_weights_are_not_taken_for_a_bug():
+    "The four-bit weights of the experts model go all the way towards a K=V bug; the engine that multiplies with them does not."
+    m = conform.conform('openvino:int4', 'nano-moe', ['not_value_after_knorm', 'own_weights'])
+    assert [c.status for c in m.cells] == ['pass', 'pass'], m
+    assert abs(m.cells[0].value) < .1 and 'from the checkpoint' in m.cells[1].evidence
+
+def test_rounded_weights_are_those_of_the_file():
+    "llama.cpp's 8-bit blocks, by hand: a half-precision scale, then 32 whole numbers."
+    from edgewb.gguf import inventory
+    file = weights.build('nano', 'llama.cpp', 'Q8_0').path
+    found = dict(rounded.rounded(file))
+    for t in [t for t in inventory(file) if t.type == 'Q8_0'][:3]:
+        b = np.fromfile(file, np.dtype([('d', '<f2'), ('q', 'i1', 32)]), t.elements//32, offset=t.offset)
+        assert (found[t.name].ravel() == (b['d'].astype(np.float32)[:, None]*b['q']).ravel()).all()
+    assert rounded.is_rounded(file) and not rounded.is_rounded(weights.build('nano', 'llama.cpp', 'F16').path) and not rounded.is_rounded(NANO)
+
+def test_weights_of_another_checkpoint_are_refused():
+    other = weights.build('nano-dense', 'llama.cpp', 'Q8_0').path
+    cell, = conform.conform('llama.cpp:Q8_0', str(other), ['not_window_long'], reference=NANO).cells
+    assert cell.status == 'fail' and 'no rounded weight of this checkpoint' in cell.evidence
+
+def test_files_as_upstream_converts_them():
+    m = conform.conform(['torch:f32', 'llama.cpp:F16'], 'upstream:nano-dense', ['opens', 'token_ids', 'not_quick_gelu'])
+    assert {(c.model, c.target) for c in m.cells} == {('upstream:nano-dense', 'llama.cpp:F16')}
+    assert [c.status for c in m.cells] == ['pass', 'pass', 'known'] and 'no issue found' in m.cells[2].issue
+    own, = conform.conform('llama.cpp:F16', 'nano-dense', ['not_quick_gelu']).cells
+    assert own.status == 'pass'
+
+def test_what_upstream_refuses_is_known():
+    cell, = conform.conform('llama.cpp:F16', 'upstream:nano-unified', ['prefill']).cells
+    assert (cell.probe, cell.status) == ('opens', 'known') and 'moe_intermediate_size' in cell.evidence
+
+def test_defects_name_probes_that_exist():
+    assert {k.probe for k in conform.KNOWN} | {f.probe for f in conform.FIXED} <= set(PROBES)
+    m = Conformance([Cell('shows_tiny', 'm', 'llama.cpp:F16', 'pass', ''), Cell('shows_tiny', 'm', 'llama.cpp:Q8_0', 'fail', ''), Cell('shows_tiny', 'm', 'torch:f32', 'pass', '')])
+    assert conform.shown_fixed(m).set_index('probe').loc['shows_tiny', 'passes'] == '1 of 2'
+
+def test_frames_of_a_video_stand_apart():
+    from edgewb.tokens import Tokenizer
+    s = mutants_media.SCENES['video']
+    ids, at = mutants_media.laid(mutants_media.pieces(Tokenizer(NANO), s), [[-1]*4, [-2]*4, [-3]*4])
+    assert [ids[r.start:r.stop] for r in at] == [[-1]*4, [-2]*4, [-3]*4]
+    rows = mutants_media.rows_of(at, len(ids))
+    assert {i for r in at for i in r} <= set(rows) and rows[-1] == len(ids) - 1 and rows == sorted(set(rows))
 
 def test_a_probe_is_one_function():
     @probe('output')
