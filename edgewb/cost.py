@@ -183,6 +183,7 @@ def _room(hardware: Any) -> tuple[int, int, str]:
     name = getattr(hardware, 'board', None) or getattr(hardware, 'name', None) or getattr(hardware, 'cpu', None) or 'this machine'
     if free is not None: return int(free), 256 << 20, f'free on {name}'
     if built_in: return int(built_in), max(512 << 20, int(built_in)//10), f'built into {name}'
+    if isinstance(hardware, profiles.Profile): raise Unsupported(f"the profile of {name} has no memory size: put one behind the name, as in '{hardware.id}:32GB'.")
     raise Unsupported("this hardware doesn't say how much memory it has: give a number of bytes.")
 
 # %% ../nbs/01d_cost.ipynb #fbdc0c6f

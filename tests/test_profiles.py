@@ -189,7 +189,7 @@ def test_fits_takes_names_profiles_and_files(tmp_path):
     assert fits('E2B-it', 'Q4_K_M', load('pi5')).left == fits('E2B-it', 'Q4_K_M', 'pi5').left > fits('E2B-it', 'Q4_K_M', tmp_path/'board.toml').left - 1
     assert not fits('31B-it', 'Q4_K_M', 'pi5')
     with pytest.raises(UnknownHardware): fits('E2B-it', 'Q4_K_M', 'pi7')
-    with pytest.raises(Unsupported, match='how much memory'): fits('E2B-it', 'Q4_K_M', 'epyc-9654')
+    with pytest.raises(Unsupported, match="AMD EPYC 9654 has no memory size: put one behind the name, as in 'epyc-9654:32GB'"): fits('E2B-it', 'Q4_K_M', 'epyc-9654')
 
 
 def test_a_machine_describes_itself():
