@@ -302,7 +302,8 @@ class Checkup:
     condition: dict[str, Any]               # `Condition.to_dict()`
     engines: dict[str, dict[str, Any]]      # what each said of itself
     findings: tuple[Finding, ...]
-    rows: tuple[tuple[str, str], ...] = field(default=(), repr=False) # for people
+    rows: tuple[tuple[str, str], ...] = ()  # for people
+    measured: dict[str, Any] = field(default_factory=dict) # bandwidth, peaks and matrix products, when asked for
 
     @property
     def healthy(self) -> bool:
@@ -313,7 +314,7 @@ class Checkup:
         return json.loads(json.dumps(asdict(self)))
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> 'Checkup':
-        return cls(d['hardware'], d['condition'], d['engines'], tuple(Finding(**f) for f in d['findings']), tuple((k, v) for k, v in d['rows']))
+        return cls(d['hardware'], d['condition'], d['engines'], tuple(Finding(**f) for f in d['findings']), tuple((k, v) for k, v in d['rows']), d.get('measured', {}))
     def __repr__(self) -> str:
         return '\n'.join([*(f'{k:<16} {v}' for k, v in self.rows), '', *(map(str, self.findings) if self.findings else ['nothing to complain about'])])
     def _repr_html_(self) -> str:
@@ -338,6 +339,7 @@ def _rows(hw: Hardware, engines: dict[str, dict[str, Any]]) -> tuple[tuple[str, 
 def doctor(
     root: str|Path = '/',      # of the machine to look at; engines are asked only on this one
     timeout: float = 60,       # seconds that an engine may take to answer
+    probe: bool = False,       # measure bandwidth and arithmetic, too: some ten seconds of all cores
     disassemble: bool = True,  # look for the instructions in llama.cpp's machine code, where objdump is installed
 ) -> Checkup:
     "Compare what the installed engines were compiled for with what the CPU has, and look for what slows it down. Some seconds."
@@ -348,8 +350,20 @@ def doctor(
         try: engines.get(name, {})['version'] = version(package)
         except PackageNotFoundError: pass
     findings = [*judge_machine(hw), *judge_condition(state), *_judge_engines(hw, engines, disassemble)] if here else [*judge_machine(hw), *judge_condition(state)]
+    measured, more, doubts = _measure() if probe and here else ({}, (), [])
+    findings += doubts
     ranked = tuple(sorted(findings, key=lambda f: LEVELS.index(f.level)))
-    return Checkup(hw.to_dict(), state.to_dict(), engines, ranked, _rows(hw, engines))
+    return Checkup(hw.to_dict(), state.to_dict(), engines, ranked, _rows(hw, engines) + more, measured)
+
+# %% ../nbs/01g_doctor.ipynb #fd0bfa3a
+def _measure() -> tuple[dict[str, Any], tuple[tuple[str, str], ...], list[Finding]]:
+    "Bandwidth and arithmetic of this machine, for people and for JSON, and what speaks against the figures."
+    from edgewb import probe
+    try: one, every, peaks = probe.bandwidth(1), probe.bandwidth(), probe.peaks()
+    except EdgewbError as e: return {}, (), [Finding('note', 'probe', str(e))]
+    doubts = [Finding('note', 'probe', f'{b.threads} thread{"s"*(b.threads > 1)}: {n}.', 'Measure again when the machine is quiet.') for b in ((one, every) if every.threads > 1 else (one,)) for n in b.notes]
+    rows = [('bandwidth', repr(one).splitlines()[0]), *[('', repr(every).splitlines()[0])]*(every.threads > 1), *(('peak' if not i else '', repr(p)) for i, p in enumerate(peaks))]
+    return dict(bandwidth=[one.to_dict(), every.to_dict()], peaks=[asdict(p) for p in peaks]), tuple(rows), doubts
 
 # %% ../nbs/01g_doctor.ipynb #640867a3
 def _judge_engines(hw: Hardware, engines: dict[str, dict[str, Any]], disassemble: bool) -> list[Finding]:
