@@ -259,6 +259,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'edgewb.doctor._features': ('doctor.html#_features', 'edgewb/doctor.py'),
                                'edgewb.doctor._judge_engines': ('doctor.html#_judge_engines', 'edgewb/doctor.py'),
                                'edgewb.doctor._llama_lib': ('doctor.html#_llama_lib', 'edgewb/doctor.py'),
+                               'edgewb.doctor._measure': ('doctor.html#_measure', 'edgewb/doctor.py'),
                                'edgewb.doctor._rows': ('doctor.html#_rows', 'edgewb/doctor.py'),
                                'edgewb.doctor._shared': ('doctor.html#_shared', 'edgewb/doctor.py'),
                                'edgewb.doctor._what_for': ('doctor.html#_what_for', 'edgewb/doctor.py'),
