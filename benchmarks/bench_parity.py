@@ -15,7 +15,7 @@ the float32 builds equal, or parted at a tie. Prints tables for people and, as i
 import inspect, json, textwrap
 
 from edgewb.engine_torch import Engine as Torch
-from edgewb.quality import Parity, departure, interval, noise_floor, parity, with_table_gelu
+from edgewb.quality import Parity, verdict, interval, noise_floor, parity, with_table_gelu
 from edgewb.session import Session, load
 from edgewb.weights import resolve
 
@@ -43,7 +43,7 @@ def main():
     for t in TARGETS:
         with Session(t) as s:
             rows[t] = row(t, parity(ref, s, ids))
-            if t in GREEDY: parted[t] = [departure(ref, s, ref.chat_ids(p), 64, floor, eog=ref._call('eog')) for p in PROMPTS]
+            if t in GREEDY: parted[t] = [verdict(ref, s, ref.chat_ids(p), 64, floor, eog=ref._call('eog')) for p in PROMPTS]
             if t == EXACT:
                 halved = Torch(resolve('nano'), threads=1)
                 with_table_gelu(halved.model)

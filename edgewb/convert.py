@@ -6,7 +6,7 @@
 __all__ = ['NAME', 'FORMATS', 'SDIST_SHA256', 'LOG', 'versions', 'format_of', 'n_params', 'weight_bytes', 'mmproj_of',
            'sdist_tree', 'Log', 'library', 'physical_cores', 'make', 'fallbacks']
 
-# %% ../nbs/03c_convert.ipynb #39b4391b
+# %% ../nbs/03c_convert.ipynb #e84f0ece
 import ctypes, json, os, re, shutil, subprocess, sys, tarfile, tempfile
 from collections import deque
 from collections.abc import Callable
@@ -16,11 +16,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from fastcore.basics import patch
+
 from .core import BadBuild, EdgewbError, UnknownFormat, Unsupported, cache_dir, file_sha256, human_bytes, unknown
-from .gguf import Inventory, Tensor, check, inventory, raw_meta, write
+from .gguf import Inventory, Tensor, check, inventory, raw_meta, tower_rank, write
 from .hardware import detect
 
-# %% ../nbs/03c_convert.ipynb #747a9f0d
+# %% ../nbs/03c_convert.ipynb #d4d6495e
 NAME = 'llama.cpp'
 FORMATS: dict[str, str] = {
     'F32': '32-bit floats, four bytes a weight; the reference',
@@ -40,11 +42,13 @@ FORMATS: dict[str, str] = {
     'Q3_K_M': '3-bit, the most sensitive matrices at 4 and 5',
     'Q3_K_S': '3-bit throughout',
     'Q2_K': '2-bit, the most sensitive matrices at 3 and 4; damage shows'}
+
+# %% ../nbs/03c_convert.ipynb #22bb451e
 _PLAIN = 'F32', 'F16', 'BF16' # what the converter writes itself
 _FTYPES = {0: 'F32', 1: 'F16', 2: 'Q4_0', 7: 'Q8_0', 8: 'Q5_0', 10: 'Q2_K', 11: 'Q3_K_S', 12: 'Q3_K_M', 13: 'Q3_K_L', 14: 'Q4_K_S', 15: 'Q4_K_M',
            16: 'Q5_K_S', 17: 'Q5_K_M', 18: 'Q6_K', 25: 'IQ4_NL', 30: 'IQ4_XS', 32: 'BF16'} # llama.cpp's number of each recipe
 
-# %% ../nbs/03c_convert.ipynb #fe18c224
+# %% ../nbs/03c_convert.ipynb #02e95a94
 def versions() -> dict[str, str]:
     "What a build depends on besides its source."
     return {'llama-cpp-python': version('llama-cpp-python'), 'layout': '2'} # layout: counts up when this notebook makes another file of the same source
@@ -55,6 +59,7 @@ def format_of(
     "The recipe that a GGUF file says it was made by."
     return _FTYPES.get(inventory(path).meta.get('general.file_type'), 'unknown')
 
+# %% ../nbs/03c_convert.ipynb #8b05c6f2
 def n_params(path: str|Path) -> int:
     "Weights in a GGUF build, its towers included."
     return sum(inventory(p).elements for p in (path, mmproj_of(path)) if p)
@@ -63,7 +68,7 @@ def weight_bytes(path: str|Path) -> int:
     "Bytes of the weights in a GGUF build, over its shards and with its towers; the vocabulary not counted."
     return sum(inventory(p).bytes for p in (path, mmproj_of(path)) if p)
 
-# %% ../nbs/03c_convert.ipynb #c7d1a002
+# %% ../nbs/03c_convert.ipynb #364bde0f
 def mmproj_of(
     path: str|Path, # a text GGUF
 ) -> Path|None:     # the towers beside it, if there are any
@@ -71,21 +76,22 @@ def mmproj_of(
     path = Path(path)
     try: wide = inventory(path).get('embedding_length')
     except BadBuild: return None
-    def fits(f: Path) -> bool:
-        try: m = inventory(f).meta
-        except BadBuild: return False
-        return m.get('general.architecture') == 'clip' and wide in (m.get('clip.vision.projection_dim'), m.get('clip.audio.projection_dim'))
+    near = [f for folder in (path.parent, path.parent.parent) for f in sorted(folder.glob('*mmproj*.gguf')) if f != path and _fits(f, wide)]
     alike = lambda f: len(os.path.commonprefix([re.sub('^mmproj-?', '', f.name).lower(), path.name.lower()]))
-    kind = lambda f: next((i for i, k in enumerate(('bf16', 'f32', 'f16')) if k in f.name.lower()), 3)
-    near = [f for folder in (path.parent, path.parent.parent) for f in sorted(folder.glob('*mmproj*.gguf')) if f != path and fits(f)]
-    return min(near, key=lambda f: (-alike(f), kind(f)), default=None)
+    return min(near, key=lambda f: (-alike(f), tower_rank(f.name)), default=None)
 
-# %% ../nbs/03c_convert.ipynb #b09f8a78
+def _fits(towers: Path, wide: int) -> bool:
+    "Whether a file holds towers whose rows are as wide as a text model's."
+    try: m = inventory(towers).meta
+    except BadBuild: return False
+    return m.get('general.architecture') == 'clip' and wide in (m.get('clip.vision.projection_dim'), m.get('clip.audio.projection_dim'))
+
+# %% ../nbs/03c_convert.ipynb #fcf9b5ad
 SDIST_SHA256 = {'0.3.36': '832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e'} # by version of llama-cpp-python
 _WANTED = re.compile(r'[^/]+/vendor/llama\.cpp/((convert_hf_to_gguf\.py|LICENSE|(conversion|gguf-py|models/templates|include|ggml/include)/.*'
                      r'|models/ggml-vocab-gemma-4\.gguf.*))')
 
-# %% ../nbs/03c_convert.ipynb #080384e6
+# %% ../nbs/03c_convert.ipynb #c1cb4c8d
 def _fetch(want: str, folder: Path) -> Path:
     "Have pip bring the sdist of version `want` into `folder`."
     cmd = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', 'llama-cpp-python', '--disable-pip-version-check',
@@ -97,7 +103,7 @@ def _fetch(want: str, folder: Path) -> Path:
     raise EdgewbError(f"the source of llama-cpp-python {want}, which holds llama.cpp's converter, can't be fetched ({why}). Connect once, or put "
                       f"llama_cpp_python-{want}.tar.gz into {cache_dir('llama.cpp', want)}.")
 
-# %% ../nbs/03c_convert.ipynb #668aab3f
+# %% ../nbs/03c_convert.ipynb #cfd8aecd
 def sdist_tree() -> Path: # a folder with convert_hf_to_gguf.py, conversion, gguf-py, models and the headers
     "llama.cpp's converter of the installed version: from the cache, else fetched and checked. Safe for processes that race."
     want = version('llama-cpp-python')
@@ -107,18 +113,27 @@ def sdist_tree() -> Path: # a folder with convert_hf_to_gguf.py, conversion, ggu
     if want not in SDIST_SHA256: raise Unsupported(f'llama-cpp-python {want} is installed, but edgewb knows the hash of '
                                                    f'{", ".join(SDIST_SHA256)} only: install that, or add the hash to SDIST_SHA256.')
     with tempfile.TemporaryDirectory(dir=home) as tmp:
-        local = home/f'llama_cpp_python-{want}.tar.gz'
-        if not local.is_file(): print(f'fetching the source of llama-cpp-python {want}', file=sys.stderr, flush=True)
-        archive = local if local.is_file() else _fetch(want, Path(tmp))
-        if file_sha256(archive) != SDIST_SHA256[want]:
-            raise EdgewbError(f'{archive.name} is not the file that edgewb expects (its hash differs): delete it, and mind where pip gets packages.')
-        _unpack(archive, Path(tmp)/'tree')
-        try: (Path(tmp)/'tree').rename(tree)
-        except OSError:
-            if not tree.is_dir(): raise
+        _unpack(_archive(want, home, Path(tmp)), Path(tmp)/'tree')
+        _take_place(Path(tmp)/'tree', tree)
     return tree
 
-# %% ../nbs/03c_convert.ipynb #7b2a31ea
+# %% ../nbs/03c_convert.ipynb #acea4c8d
+def _archive(want: str, home: Path, tmp: Path) -> Path:
+    "The sdist, put there by hand or fetched; its hash is that of `SDIST_SHA256`."
+    local = home/f'llama_cpp_python-{want}.tar.gz'
+    if not local.is_file(): print(f'fetching the source of llama-cpp-python {want}', file=sys.stderr, flush=True)
+    archive = local if local.is_file() else _fetch(want, tmp)
+    if file_sha256(archive) == SDIST_SHA256[want]: return archive
+    raise EdgewbError(f'{archive.name} is not the file that edgewb expects (its hash differs): delete it, and mind where pip gets packages.')
+
+# %% ../nbs/03c_convert.ipynb #1a3497a9
+def _take_place(made: Path, tree: Path):
+    "Put a finished folder where it belongs, unless another process was first."
+    try: made.rename(tree)
+    except OSError:
+        if not tree.is_dir(): raise
+
+# %% ../nbs/03c_convert.ipynb #58d6f854
 def _unpack(archive: Path, to: Path):
     "Write the wanted files of the sdist under `to`."
     with tarfile.open(archive) as tar:
@@ -128,7 +143,7 @@ def _unpack(archive: Path, to: Path):
             dest.parent.mkdir(parents=True, exist_ok=True)
             dest.write_bytes(tar.extractfile(m).read())
 
-# %% ../nbs/03c_convert.ipynb #1e7cae73
+# %% ../nbs/03c_convert.ipynb #1effec6a
 class Log:
     "What llama.cpp said."
     def __init__(self):
@@ -136,6 +151,7 @@ class Log:
         self.errors: deque[str] = deque(maxlen=20)          # errors since the last `clear`
         self.watch: Callable[[str], None]|None = None       # sees each line
         self.quiet = False                                  # keep warnings and errors from stderr
+        self.level = 2                                      # of the line before: 2 informs, 3 warns, 4 is an error
 
     def clear(self): self.lines.clear(); self.errors.clear()
 
@@ -143,32 +159,35 @@ class Log:
         "The first error since `clear`: what follows it only says that something failed."
         return re.sub(r'^\w+: ', '', self.errors[0].strip()) if self.errors else 'it gave no reason'
 
+# %% ../nbs/03c_convert.ipynb #463c42a9
 LOG = Log()
 _KNOWN = 'control-looking token', 'from EOG list', 'padding V cache', 'init_audio: audio input is in experimental', 'discussions/13759' # what it says of every Gemma 4, and what is as it should be
 
-# %% ../nbs/03c_convert.ipynb #4f44aea4
+# %% ../nbs/03c_convert.ipynb #db82768f
+@patch
+def take(self: Log, level: int, text: bytes, _: Any = None):
+    "One piece of what llama.cpp says; level 5 continues the line before."
+    if level != 5: self.level = level
+    if self.level < 2: return
+    line = text.decode('utf8', 'replace')
+    if level == 5 and self.lines: self.lines[-1] += line
+    else: self.lines.append(line)
+    if self.watch: self.watch(line)
+    if self.level == 4: self.errors.append(line)
+    if self.level in (3, 4) and not self.quiet and not any(k in line for k in _KNOWN): sys.stderr.write(line)
+
+# %% ../nbs/03c_convert.ipynb #aab3968d
 @cache
 def library() -> Any:
     "llama_cpp's ctypes module, initialised, with its log taken over."
     os.environ.setdefault('GGML_NO_BACKTRACE', '1') # else a debugger's backtrace buries the assert that it is about
     from llama_cpp import llama_cpp as C
-    last = 2
-    def log(level: int, text: bytes, _: Any):
-        nonlocal last
-        last = level if level != 5 else last # 5 continues the line before
-        if last < 2: return
-        line = text.decode('utf8', 'replace')
-        if level == 5 and LOG.lines: LOG.lines[-1] += line
-        else: LOG.lines.append(line)
-        if LOG.watch: LOG.watch(line)
-        if last == 4: LOG.errors.append(line)
-        if last in (3, 4) and not LOG.quiet and not any(k in line for k in _KNOWN): sys.stderr.write(line)
-    C._edgewb_log = C.llama_log_callback(log) # kept alive as long as the module
+    C._edgewb_log = C.llama_log_callback(LOG.take) # kept alive as long as the module
     C.llama_log_set(C._edgewb_log, None)
     C.llama_backend_init()
     return C
 
-# %% ../nbs/03c_convert.ipynb #ac8ff0c7
+# %% ../nbs/03c_convert.ipynb #0f524aa4
 def _plain(source: Path) -> str:
     "The float format that keeps a checkpoint's weights exactly. `BadBuild` where the folder is no Gemma 4 checkpoint."
     try: config = json.loads((source/'config.json').read_text(encoding='utf8'))
@@ -179,13 +198,14 @@ def _plain(source: Path) -> str:
     dtype = next((c[k] for c in (text, config) for k in ('dtype', 'torch_dtype') if c.get(k)), 'float32')
     return {'bfloat16': 'BF16', 'float16': 'F16'}.get(dtype, 'F32')
 
-# %% ../nbs/03c_convert.ipynb #a3db6831
+# %% ../nbs/03c_convert.ipynb #c99ff267
 _RUN = '''import os, runpy, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 del sys.argv[0]
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name='__main__')'''
 
+# %% ../nbs/03c_convert.ipynb #e5ffe579
 def _convert(source: Path, format: str, out: Path, *more: str) -> Path:
     "Run llama.cpp's converter; its lines go to stderr."
     tree = sdist_tree()
@@ -200,7 +220,7 @@ def _convert(source: Path, format: str, out: Path, *more: str) -> Path:
         raise BadBuild(f"llama.cpp's converter refused {source.name}: {last[-1] if last else 'it said nothing'}")
     return out
 
-# %% ../nbs/03c_convert.ipynb #c7d1a004
+# %% ../nbs/03c_convert.ipynb #7ab07a51
 def _prepared(source: Path, room: Path) -> Path:
     "The checkpoint as the converter wants it: itself, or links to its files and a completed config."
     config = json.loads((source/'config.json').read_text(encoding='utf8'))
@@ -217,7 +237,7 @@ def _prepared(source: Path, room: Path) -> Path:
     for name, what in add.items(): (room/name).write_text(json.dumps(what), encoding='utf8')
     return room
 
-# %% ../nbs/03c_convert.ipynb #c7d1a005
+# %% ../nbs/03c_convert.ipynb #9e3f776f
 def _rekey(path: Path, more: dict[str, Any], out: Path) -> Path:
     "The same GGUF with further metadata."
     inv = inventory(path)
@@ -229,6 +249,7 @@ def _rekey(path: Path, more: dict[str, Any], out: Path) -> Path:
         write(out, raw_meta(path) | more, [(t.name, t.shape, t.type) for t in inv], fill)
     return out
 
+# %% ../nbs/03c_convert.ipynb #be9cb4ea
 def _towers(source: Path, format: str, out: Path):
     "Write the mmproj of a checkpoint folder into `out`, if it has towers."
     from edgewb.media import Towers
@@ -239,34 +260,39 @@ def _towers(source: Path, format: str, out: Path):
     _rekey(part, {'clip.use_gelu': True} | {f'edgewb.{k}': v for k, v in own.items()}, out/f'mmproj-{source.name}-{format}.gguf')
     part.unlink()
 
-# %% ../nbs/03c_convert.ipynb #2ed26ce3
+# %% ../nbs/03c_convert.ipynb #4a2ad5a0
 def _quantize(source: Path, format: str, out: Path, threads: int = 0) -> Path:
     "Quantise a GGUF of floats with llama.cpp's own quantiser."
     C = library()
     p = C.llama_model_quantize_default_params()
     p.ftype = next(n for n, name in _FTYPES.items() if name == format)
     p.nthread, p.max_buf_size = threads or physical_cores(), 1 << 30
-    said = 0.
-    def progress(line: str):
-        nonlocal said
-        m = re.match(r'\[\s*(\d+)/\s*(\d+)\]\s+(\S+)', line)
-        if m and (perf_counter() - said > 1 or m[1] == m[2]):
-            said = perf_counter()
-            print(f'quantising to {format}: {m[1]}/{m[2]} {m[3]}', file=sys.stderr, flush=True)
     LOG.clear()
-    LOG.watch = progress
+    LOG.watch = _progress(format)
     try: failed = C.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(p))
     finally: LOG.watch = None
     if failed: raise BadBuild(f'llama.cpp could not quantise {source.name} to {format}: {LOG.why()}')
     return out
 
-# %% ../nbs/03c_convert.ipynb #457d94ce
+# %% ../nbs/03c_convert.ipynb #086c5a6d
+def _progress(format: str) -> Callable[[str], None]:
+    "What makes a line for people of the quantiser's, about every second."
+    said = 0.
+    def watch(line: str):
+        nonlocal said
+        m = re.match(r'\[\s*(\d+)/\s*(\d+)\]\s+(\S+)', line)
+        if m and (perf_counter() - said > 1 or m[1] == m[2]):
+            said = perf_counter()
+            print(f'quantising to {format}: {m[1]}/{m[2]} {m[3]}', file=sys.stderr, flush=True)
+    return watch
+
+# %% ../nbs/03c_convert.ipynb #15999818
 def physical_cores() -> int:
     "Physical cores that this process may use: a second hardware thread of a core adds no speed here."
     hw = detect()
     return max(1, int(min(hw.physical or 1, hw.usable or 1)))
 
-# %% ../nbs/03c_convert.ipynb #91521129
+# %% ../nbs/03c_convert.ipynb #3753c92e
 def make(
     source: Path, # a Hugging Face folder, or a .gguf of floats
     format: str,  # one of `FORMATS`
@@ -279,24 +305,32 @@ def make(
     part, done = out/f'.{stem}-{format}.part', out/f'{stem}-{format}.gguf'
     if source.suffix != '.gguf':
         plain = _plain(source)
-        if format in _PLAIN:
-            with tempfile.TemporaryDirectory(dir=out) as room:
-                ready = _prepared(source, Path(room))
-                _towers(ready, format, out)
-                return _convert(ready, format, part).replace(done)
+        if format in _PLAIN: return _floats(source, format, out, part).replace(done)
         from edgewb.weights import build
         source = build(str(source), NAME, plain).path
-    inv = check(source)
+    check(source)
     if format_of(source) == format: return source
-    other = {t.type for t in inv} - set(_PLAIN)
+    return _quantized(source, format, out, part).replace(done)
+
+# %% ../nbs/03c_convert.ipynb #7d2917a2
+def _floats(source: Path, format: str, out: Path, part: Path) -> Path:
+    "Convert a checkpoint, with its towers."
+    with tempfile.TemporaryDirectory(dir=out) as room:
+        ready = _prepared(source, Path(room))
+        _towers(ready, format, out)
+        return _convert(ready, format, part)
+
+def _quantized(source: Path, format: str, out: Path, part: Path) -> Path:
+    "Quantise a file of floats; its towers come along as they are."
+    other = {t.type for t in inventory(source)} - set(_PLAIN)
     if other: raise BadBuild(f'{source.name} is quantised already ({", ".join(sorted(other))}): quantising it again would add damage to damage. '
                              f'Take it as {format_of(source)}, or start from a BF16, F16 or F32 file.')
-    if towers := mmproj_of(source):
+    if (towers := mmproj_of(source)) and not (out/towers.name).exists(): # it is there when another format was made in the same folder
         try: os.link(towers, out/towers.name)
         except OSError: shutil.copy(towers, out/towers.name)
-    return _quantize(source, format, part).replace(done)
+    return _quantize(source, format, part)
 
-# %% ../nbs/03c_convert.ipynb #b56eb262
+# %% ../nbs/03c_convert.ipynb #7b802b38
 def fallbacks(
     inv: Inventory, # of a build in a K or IQ4_XS format
 ) -> list[Tensor]:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Settings', 'kv_bytes', 'memory_need', 'memory_needed', 'Engine']
 
-# %% ../nbs/06_engine_llamacpp.ipynb #62ddb41d
+# %% ../nbs/06_engine_llamacpp.ipynb #e236860f
 import ctypes, os, platform, re, sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,7 +23,7 @@ from .hardware import detect
 from . import media_llamacpp as towers
 from .media import SoftTokens, Towers, check as check_medium
 
-# %% ../nbs/06_engine_llamacpp.ipynb #cfeb8c62
+# %% ../nbs/06_engine_llamacpp.ipynb #aca93475
 @cache
 def _amx_crashes() -> bool:
     "Whether the installed library's AMX code was compiled by a GCC that breaks it."
@@ -31,7 +31,7 @@ def _amx_crashes() -> bool:
     found = [m for f in lib.glob('libggml-cpu*') for m in re.findall(rb'GCC: \([^)]*\) (\d+)\.', f.read_bytes())]
     return sys.platform == 'linux' and bool(found) and max(int(m) for m in found) < 14
 
-# %% ../nbs/06_engine_llamacpp.ipynb #2aa7a761
+# %% ../nbs/06_engine_llamacpp.ipynb #e0652237
 class _SignalStack(ctypes.Structure): _fields_ = [('at', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]
 
 @contextmanager
@@ -42,6 +42,7 @@ def _no_amx():
     try: yield
     finally: libc.sigaltstack(ctypes.byref(before), None)
 
+# %% ../nbs/06_engine_llamacpp.ipynb #d1b2599a
 _GET_XCOMP_PERM, _XTILEDATA = 0x1022, 18 # arch/x86/include/uapi/asm/prctl.h, arch/x86/include/asm/fpu/types.h
 
 def _has_tiles() -> bool:
@@ -53,7 +54,7 @@ def _has_tiles() -> bool:
 
 _ggml: dict[str, bool] = {} # what ggml, which asks once a process, was answered
 
-# %% ../nbs/06_engine_llamacpp.ipynb #17aaa550
+# %% ../nbs/06_engine_llamacpp.ipynb #fd764f0f
 @dataclass(frozen=True)
 class Settings:
     "Load settings of a llama.cpp engine."
@@ -73,19 +74,24 @@ class Settings:
 
 _CACHE_TYPES = 'f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'
 
-# %% ../nbs/06_engine_llamacpp.ipynb #f6a08b77
+# %% ../nbs/06_engine_llamacpp.ipynb #0b1627a9
+_BOOLS = {'1': True, 'true': True, 'on': True, '0': False, 'false': False, 'off': False}
+
+def _typed(k: str, v: Any, default: Any) -> Any:
+    "A setting's value as what its default is."
+    kind = type(default)
+    try: v = kind(v) if kind is not bool else _BOOLS[str(v).lower()]
+    except (ValueError, TypeError, KeyError): raise Unsupported(f"llama.cpp's {k} is {default!r} by default; {v!r} is nothing like it.") from None
+    if kind is int and v < (k in ('n_batch', 'outputs')): raise Unsupported(f"llama.cpp's {k} can't be {v}.")
+    return v
+
+# %% ../nbs/06_engine_llamacpp.ipynb #7c61d043
 def _settings(given: dict[str, Any]) -> Settings:
     "Settings by name; text, as it comes from a command line, is taken for what the setting is."
     known = {f.name: f.default for f in fields(Settings)}
     for k in given:
         if k not in known: raise unknown(Unsupported, 'llama.cpp setting', k, known)
-    def typed(k: str, v: Any) -> Any:
-        kind = type(known[k])
-        try: v = kind(v) if kind is not bool else {'1': True, 'true': True, 'on': True, '0': False, 'false': False, 'off': False}[str(v).lower()]
-        except (ValueError, TypeError, KeyError): raise Unsupported(f"llama.cpp's {k} is {known[k]!r} by default; {v!r} is nothing like it.") from None
-        if kind is int and v < (k in ('n_batch', 'outputs')): raise Unsupported(f"llama.cpp's {k} can't be {v}.")
-        return v
-    s = {k: typed(k, v) for k, v in given.items()}
+    s = {k: _typed(k, v, known[k]) for k, v in given.items()}
     for k in ('k', 'v'): s[f'cache_type_{k}'] = s.get(f'cache_type_{k}') or s.get('cache_type', 'f16')
     for k in ('cache_type_k', 'cache_type_v'):
         if s[k] not in _CACHE_TYPES: raise unknown(Unsupported, 'type of KV cache', s[k], _CACHE_TYPES)
@@ -96,7 +102,7 @@ def _settings(given: dict[str, Any]) -> Settings:
         raise Unsupported(f'a V cache of {out.cache_type_v} needs flash attention: say flash_attn="on", or cache_type_v="f16".')
     return out
 
-# %% ../nbs/06_engine_llamacpp.ipynb #e4f88701
+# %% ../nbs/06_engine_llamacpp.ipynb #8b6055b7
 def kv_bytes(
     inv: Inventory,              # of the build
     n_ctx: int,                  # tokens of context
@@ -107,20 +113,21 @@ def kv_bytes(
     own = layers - inv.get('attention.shared_kv_layers', 0)
     sliding = inv.get('attention.sliding_window_pattern') or (False,)*layers
     heads = inv.get('attention.head_count_kv', 1)
-    up = lambda n: -(-n//256)*256
-    full = up(n_ctx)
-    slide = full if s.swa_full else min(full, up(window + s.n_batch))
-    total = 0.
-    for i in range(own):
-        h = heads[i] if isinstance(heads, tuple) else heads
-        for side, kind in (('key', s.cache_type_k or s.cache_type), ('value', s.cache_type_v or s.cache_type)):
-            own_swa = sliding[i] and not (side == 'value' and s.flash_attn == 'off') # without flash attention V is padded to the widest
-            d = inv.get(f'attention.{side}_length' + ('_swa' if own_swa else ''), 0)
-            _, block, size = TYPES[CODES[kind.upper()]]
-            total += (slide if sliding[i] else full)*h*d*size/block
-    return int(total)
+    full, slide = -(-n_ctx//256)*256, -(-(window + s.n_batch)//256)*256
+    if s.swa_full or slide > full: slide = full
+    cells = [(slide if sliding[i] else full)*(heads[i] if isinstance(heads, tuple) else heads) for i in range(own)]
+    return int(sum(n*_cell_bytes(inv, s, sliding[i]) for i, n in enumerate(cells)))
 
-# %% ../nbs/06_engine_llamacpp.ipynb #9d667acb
+# %% ../nbs/06_engine_llamacpp.ipynb #157212ec
+def _cell_bytes(inv: Inventory, s: Settings, sliding: bool) -> float:
+    total = 0.
+    for side, kind in (('key', s.cache_type_k or s.cache_type), ('value', s.cache_type_v or s.cache_type)):
+        narrow = sliding and not (side == 'value' and s.flash_attn == 'off')
+        _, block, size = TYPES[CODES[kind.upper()]]
+        total += inv.get(f'attention.{side}_length' + ('_swa' if narrow else ''), 0)*size/block
+    return total
+
+# %% ../nbs/06_engine_llamacpp.ipynb #c6ee1847
 _GATHERED = 'per_layer_token_embd.weight' # one row a token is read from it
 
 def memory_need(
@@ -132,26 +139,26 @@ def memory_need(
     weights = sum(t.bytes for t in inv if not (s.use_mmap and t.name == _GATHERED))
     if not s.use_mmap and not any(t.name == 'output.weight' for t in inv): # a tied head is loaded a second time
         weights += sum(t.bytes for t in inv if t.name == 'token_embd.weight')
-    wide = inv.get('feed_forward_length', 0)
-    wide = max(wide) if isinstance(wide, tuple) else wide
+    return dict(weights=weights, kv=kv_bytes(inv, n_ctx, s), compute=_compute_bytes(inv, n_ctx, s))
+
+# %% ../nbs/06_engine_llamacpp.ipynb #cbb757ec
+def _compute_bytes(inv: Inventory, n_ctx: int, s: Settings) -> int:
+    most = lambda key: max(v) if isinstance(v := inv.get(key, 0), tuple) else v
     ple = inv.get('embedding_length_per_layer_input', 0)*inv.get('block_count', 0)
     vocab = next((t.shape[-1] for t in inv if t.name == 'token_embd.weight'), 0)
-    embd, heads = inv.get('embedding_length', 0), inv.get('attention.head_count', 0)
-    heads = max(heads) if isinstance(heads, tuple) else heads
-    scores = n_ctx*heads if s.flash_attn == 'off' else n_ctx//2
-    compute = 4*s.n_batch*(3*wide + 2*ple + 4*embd + scores) + 8*s.outputs*vocab
-    return dict(weights=weights, kv=kv_bytes(inv, n_ctx, s), compute=compute)
+    scores = n_ctx*most('attention.head_count') if s.flash_attn == 'off' else n_ctx//2
+    return 4*s.n_batch*(3*most('feed_forward_length') + 2*ple + 4*inv.get('embedding_length', 0) + scores) + 8*s.outputs*vocab
 
-# %% ../nbs/06_engine_llamacpp.ipynb #76876da3
+# %% ../nbs/06_engine_llamacpp.ipynb #7a977824
 def memory_needed(path: str|Path, format: str, n_ctx: int, **kwargs: Any) -> int:
     "Bytes that loading a build is expected to take; `kwargs` as in `Settings`."
     return sum(memory_need(check(path), n_ctx, _settings(kwargs)).values())
 
-# %% ../nbs/06_engine_llamacpp.ipynb #cf024a10
+# %% ../nbs/06_engine_llamacpp.ipynb #1448ab69
 from fastcore.basics import patch
 from fastcore.meta import delegates
 
-# %% ../nbs/06_engine_llamacpp.ipynb #dfe30461
+# %% ../nbs/06_engine_llamacpp.ipynb #98e2437e
 class Engine:
     "A GGUF build in llama.cpp: one sequence, one KV cache."
     @delegates(Settings)
@@ -165,27 +172,42 @@ class Engine:
         self.settings, self.n_ctx = _settings(kwargs), int(n_ctx)
         if self.n_ctx < 1: raise Unsupported(f'a context of {n_ctx} tokens holds nothing.')
         self.inventory = check(path)
-        self._find_towers(Path(path))
-        hw = detect()
+        self._find_towers()
         self.threads = int(threads) or physical_cores()
-        if not 0 < self.threads <= (hw.logical or self.threads): raise Unsupported(f'{threads} threads on a machine with {hw.logical}: take fewer, or 0.')
-        need, have = memory_need(self.inventory, self.n_ctx, self.settings), hw.available
-        if have and sum(need.values()) > have:
-            raise NotEnoughMemory(f'{Path(path).name} needs about {human_bytes(sum(need.values()))} ('
-                + ', '.join(f'{k} {human_bytes(v)}' for k, v in need.items()) + f') and {human_bytes(have)} are free: '
-                'take a smaller format, a shorter n_ctx, or close other sessions.')
+        self._must_fit(Path(path), detect())
         self._load()
 
-# %% ../nbs/06_engine_llamacpp.ipynb #cda4986f
+# %% ../nbs/06_engine_llamacpp.ipynb #a69ef905
+@patch
+def _must_fit(self: Engine, path: Path, hw: Any):
+    "Refuse what this machine can't do."
+    if not 0 < self.threads <= (hw.logical or self.threads): raise Unsupported(f'{self.threads} threads on a machine with {hw.logical}: take fewer, or 0.')
+    need, have = memory_need(self.inventory, self.n_ctx, self.settings), hw.available
+    if have and sum(need.values()) > have:
+        raise NotEnoughMemory(f'{path.name} needs about {human_bytes(sum(need.values()))} ('
+            + ', '.join(f'{k} {human_bytes(v)}' for k, v in need.items()) + f') and {human_bytes(have)} are free: '
+            'take a smaller format, a shorter n_ctx, or close other sessions.')
+
+# %% ../nbs/06_engine_llamacpp.ipynb #0abaa614
 @patch
 def _load(self: Engine):
     "Model, context, and what every step uses."
     import numpy as np
-    C, s = library(), self.settings
-    self._C = C
+    self._C, name = library(), self.inventory.files[0]
     LOG.clear()
+    self._load_model(name)
+    self._ctx = self._C.llama_init_from_model(self._model, self._context_params())
+    if not self._ctx:
+        self.close()
+        raise Unsupported(f'llama.cpp refuses these settings for {name.name}: {LOG.why()}')
+    self._loaded = ''.join(LOG.lines)
+    self._start(np)
+
+# %% ../nbs/06_engine_llamacpp.ipynb #9e92399b
+@patch
+def _load_model(self: Engine, name: Path):
+    C, s = self._C, self.settings
     m = C.llama_model_default_params()
-    name = self.inventory.files[0]
     self.amx = s.amx == 'on' or s.amx == 'auto' and not _amx_crashes()
     self.repack = s.repack and (self.amx or not _ggml.get('tiles', _has_tiles()))
     m.load_mode, m.use_extra_bufts = (1 if s.use_mmap else 0), self.repack
@@ -194,42 +216,55 @@ def _load(self: Engine):
         self._model = C.llama_model_load_from_file(os.fsencode(name), m)
     _ggml.setdefault('tiles', _has_tiles())
     if not self._model: raise BadBuild(f'llama.cpp can not load {name.name}: {LOG.why()}')
+
+# %% ../nbs/06_engine_llamacpp.ipynb #007ad687
+@patch
+def _context_params(self: Engine) -> Any:
+    C, s = self._C, self.settings
     c = C.llama_context_default_params()
     c.n_ctx, c.n_batch, c.n_ubatch, c.n_outputs_max = self.n_ctx, s.n_batch, s.n_batch, min(s.outputs, s.n_batch)
     c.n_threads, c.n_threads_batch = self.threads, s.threads_batch or self.threads
     c.flash_attn_type = {'auto': -1, 'off': 0, 'on': 1}[s.flash_attn]
     c.type_k, c.type_v = CODES[s.cache_type_k.upper()], CODES[s.cache_type_v.upper()]
     c.swa_full, c.no_perf = s.swa_full, True
-    self._ctx = C.llama_init_from_model(self._model, c)
-    if not self._ctx:
-        self.close()
-        raise Unsupported(f'llama.cpp refuses these settings for {name.name}: {LOG.why()}')
-    self._loaded = ''.join(LOG.lines)
-    self._start(np)
+    return c
 
 @patch
 def _tiles(self: Engine):
     "What to hold while weights are loaded."
     return nullcontext() if self.amx or sys.platform != 'linux' else _no_amx()
 
-# %% ../nbs/06_engine_llamacpp.ipynb #c03d166e
+# %% ../nbs/06_engine_llamacpp.ipynb #4c8dafc1
 @patch
 def _start(self: Engine, np: Any):
-    C, n = self._C, self.settings.n_batch
+    "What is known of the model, an empty cache, and room for steps."
+    C = self._C
     self._vocab = C.llama_model_get_vocab(self._model)
     self._memory = C.llama_get_memory(self._ctx)
     self._window = C.llama_model_n_swa(self._model)
     self.vocab_size: int = C.llama_vocab_n_tokens(self._vocab)
-    n_banned = ctypes.c_int32()
+    self._special()
+    self.pos = 0                                   # tokens in the cache
+    self._past = np.zeros(self.n_ctx, np.int32)    # what they are
+    self._stale = 0                                # of them, so many must be evaluated again
+    self._pieces: dict[int, bytes] = {}
+    self._room(np, self.settings.n_batch)
+
+# %% ../nbs/06_engine_llamacpp.ipynb #7d06bb26
+@patch
+def _special(self: Engine):
+    "The tokens that end a turn, and those that must never be chosen."
+    C, n_banned = self._C, ctypes.c_int32()
     banned = C.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n_banned))
     self.suppressed: frozenset[int] = frozenset(banned[i] for i in range(n_banned.value))
     said = re.findall(r'print_info: EOG token +=  *(\d+)', self._loaded) # asking about each of 262,144 words takes 0.1 s
     self.eog: frozenset[int] = frozenset(map(int, said)) or frozenset(i for i in range(self.vocab_size) if C.llama_vocab_is_eog(self._vocab, i))
-    self.pos = 0                                   # tokens in the cache
-    self._past = np.zeros(self.n_ctx, np.int32)    # what they are
-    self._stale = 0                                # of them, so many must be evaluated again
+
+# %% ../nbs/06_engine_llamacpp.ipynb #338a1634
+@patch
+def _room(self: Engine, np: Any, n: int):
+    C = self._C
     self._ids, self._flags = np.zeros(n, np.int32), np.zeros(n, np.int8)
-    self._pieces: dict[int, bytes] = {}
     kinds = dict(C.llama_batch._fields_)
     self._batch = C.llama_batch(n_tokens=0, token=self._ids.ctypes.data_as(kinds['token'])) # no positions: llama.cpp counts on from the cache
     self._flag_ptr = self._flags.ctypes.data_as(kinds['logits'])
@@ -240,7 +275,7 @@ def _start(self: Engine, np: Any):
     self._bare_decode, self._bare_logits = C._lib['llama_decode'], C._lib['llama_get_logits_ith'] # prototypes of our own: arguments as they are
     self._bare_decode.restype, self._bare_logits.restype = ctypes.c_int32, ctypes.c_void_p        # and an address for a result
 
-# %% ../nbs/06_engine_llamacpp.ipynb #96deaf1a
+# %% ../nbs/06_engine_llamacpp.ipynb #a735f9b1
 @patch
 def close(self: Engine):
     "Free the context and the model. A closed engine can't be used again."
@@ -253,7 +288,7 @@ def close(self: Engine):
 def __del__(self: Engine):
     if getattr(self, '_model', None): self.close()
 
-# %% ../nbs/06_engine_llamacpp.ipynb #b37c9cfb
+# %% ../nbs/06_engine_llamacpp.ipynb #d0c4ef2c
 @patch
 def tokenize(self: Engine,
     text: str, # control tokens in it are taken as such
@@ -266,6 +301,7 @@ def tokenize(self: Engine,
     if n < 0: raise EdgewbError(f'llama.cpp could not tokenize a text of {len(raw)} bytes.')
     return buf[:n]
 
+# %% ../nbs/06_engine_llamacpp.ipynb #05523441
 @patch
 def pieces(self: Engine,
     ids: Sequence[int],
@@ -273,7 +309,7 @@ def pieces(self: Engine,
     "The bytes of each token; a character can be spread over several. Control tokens give their text, soft tokens their placeholder."
     return [self._pieces.get(i) or (self._piece(int(i)) if i >= 0 else self.soft.piece(i)) for i in ids]
 
-# %% ../nbs/06_engine_llamacpp.ipynb #7f2d6f45
+# %% ../nbs/06_engine_llamacpp.ipynb #cd79d60e
 @patch
 def _piece(self: Engine, i: int) -> bytes:
     if not 0 <= i < self.vocab_size: raise EdgewbError(f'{i} is no token id: this model has {self.vocab_size}.')
@@ -284,15 +320,16 @@ def _piece(self: Engine, i: int) -> bytes:
     self._pieces[i] = buf.raw[:n]
     return self._pieces[i]
 
-# %% ../nbs/06_engine_llamacpp.ipynb #06b00002
+# %% ../nbs/06_engine_llamacpp.ipynb #944074b4
 @patch
-def _find_towers(self: Engine, path: Path):
+def _find_towers(self: Engine):
     "The towers' file, and what they take."
     s = self.settings
     self.mmproj = None if s.mmproj == 'no' else Path(s.mmproj).expanduser() if s.mmproj else mmproj_of(self.inventory.files[0])
     self.soft, self.towers = SoftTokens(), towers.towers(self.mmproj, self.inventory, s.image_tokens) if self.mmproj else Towers()
     if self.towers.bidirectional: self.settings = replace(s, n_batch=max(s.n_batch, self.towers.budget, self.towers.frame_budget)) # a picture goes whole
 
+# %% ../nbs/06_engine_llamacpp.ipynb #5adb52d1
 @patch
 def embed(self: Engine,
     kind: str,      # 'image', 'audio' or 'video'
@@ -307,12 +344,13 @@ def embed(self: Engine,
     if kind == 'audio': return self.soft.add(kind, [self._mtmd.hear(data, 1 if self.towers.merged else 161)])
     return self.soft.add(kind, [self._mtmd.see(self.towers.fit(f, kind == 'video')) for f in (data if kind == 'video' else [data])])
 
+# %% ../nbs/06_engine_llamacpp.ipynb #05a5a254
 @patch
 def forget(self: Engine):
     "Drop the rows of all media: their ids are worth nothing from here on."
     self.soft.clear()
 
-# %% ../nbs/06_engine_llamacpp.ipynb #1241cf02
+# %% ../nbs/06_engine_llamacpp.ipynb #080b521d
 @patch
 def _decode(self: Engine, ids: Any, outputs: str, at: int, stop: Callable[[], bool]|None = None) -> bool:
     "One llama_decode of at most n_batch tokens that go to position `at`; False when `stop` ended it. outputs: 'none', 'last' or 'all'."
@@ -323,6 +361,7 @@ def _decode(self: Engine, ids: Any, outputs: str, at: int, stop: Callable[[], bo
     if outputs != 'last': self._flags[:n] = outputs == 'all'
     return self._submit(b, at, stop)
 
+# %% ../nbs/06_engine_llamacpp.ipynb #b4f1957e
 @patch
 def _submit(self: Engine, batch: Any, at: int, stop: Callable[[], bool]|None) -> bool:
     "One llama_decode; what it had begun is taken back when it fails or is stopped."
@@ -335,7 +374,7 @@ def _submit(self: Engine, batch: Any, at: int, stop: Callable[[], bool]|None) ->
     if code not in (0, 2): raise EdgewbError(f'llama.cpp could not evaluate {batch.n_tokens} tokens at position {at} (code {code}): {LOG.why()}')
     return not code
 
-# %% ../nbs/06_engine_llamacpp.ipynb #d88a1a20
+# %% ../nbs/06_engine_llamacpp.ipynb #563381eb
 @patch
 def _guard(self: Engine, stop: Callable[[], bool]):
     "Have ggml ask `stop` while it computes, every 20 ms at most: it offers to before each of hundreds of operations."
@@ -350,25 +389,23 @@ def _guard(self: Engine, stop: Callable[[], bool]):
     self._abort = self._C.ggml_abort_callback(abort)
     self._C.llama_set_abort_callback(self._ctx, self._abort, None)
 
-# %% ../nbs/06_engine_llamacpp.ipynb #e3294eca
+# %% ../nbs/06_engine_llamacpp.ipynb #c43d76c7
 @patch
 def _unguard(self: Engine):
     LOG.quiet = False
     self._C.llama_set_abort_callback(self._ctx, self._no_abort, None)
 
-# %% ../nbs/06_engine_llamacpp.ipynb #a6808528
+# %% ../nbs/06_engine_llamacpp.ipynb #c6340db2
 @patch
 def _run(self: Engine, ids: Any, all: bool, stop: Callable[[], bool]|None) -> list|None:
     "Evaluate tokens after the cache's end, chunk by chunk; None when stopped, else the rows of logits asked for."
     step = min(self.settings.outputs, self.settings.n_batch) if all else self.settings.n_batch
     rows = []
     for i, end in ((i, i + step) for i in range(0, len(ids), step)) if ids.min() >= 0 else self.soft.steps(ids, step, self.towers.bidirectional):
-        chunk = ids[i:end]
-        last = end >= len(ids)
+        chunk, last = ids[i:end], end >= len(ids)
         if stop and stop(): return None
         if chunk[0] < 0:
-            y = towers.decode_rows(self, self.soft.rows(chunk), self.pos, all, self.towers.bidirectional and self.soft.vision(chunk)[0] >= 0, stop)
-            if y is None: return None
+            if (y := self._run_soft(chunk, all, stop)) is None: return None
             rows += y
         elif not self._decode(chunk, 'all' if all else 'last' if last else 'none', self.pos, stop if len(chunk) > 1 else None): return None
         self._past[self.pos:self.pos+len(chunk)] = chunk
@@ -376,7 +413,14 @@ def _run(self: Engine, ids: Any, all: bool, stop: Callable[[], bool]|None) -> li
         if all and chunk[0] >= 0: rows.append(self._rows(0, len(chunk)).copy())
     return rows
 
-# %% ../nbs/06_engine_llamacpp.ipynb #ecf17d3a
+# %% ../nbs/06_engine_llamacpp.ipynb #b4228890
+@patch
+def _run_soft(self: Engine, chunk: Any, all: bool, stop: Callable[[], bool]|None) -> list|None:
+    "The rows of a picture or sound, which go in as they are; those of a picture may see each other."
+    together = self.towers.bidirectional and self.soft.vision(chunk)[0] >= 0
+    return towers.decode_rows(self, self.soft.rows(chunk), self.pos, all, together, stop)
+
+# %% ../nbs/06_engine_llamacpp.ipynb #d05ff80e
 @patch
 def _rows(self: Engine, first: int, n: int) -> Any:
     "A view on `n` rows of logits, the first of them that of the batch's token `first`."
@@ -388,7 +432,7 @@ def _rows(self: Engine, first: int, n: int) -> Any:
     if n == 1: self._address, self._view = at, view
     return view
 
-# %% ../nbs/06_engine_llamacpp.ipynb #104bc535
+# %% ../nbs/06_engine_llamacpp.ipynb #12127efe
 @patch
 def eval(self: Engine,
     tokens: Sequence[int],                # to append to the cache
@@ -397,14 +441,7 @@ def eval(self: Engine,
 ) -> Any:                                 # float32 [vocab], or [n, vocab]; a view, valid until the next call; empty when stopped
     "Advance the cache and return logits. `PromptTooLong`, before anything is done, where the context has no room."
     import numpy as np
-    ids = np.asarray(tokens, np.int32)
-    if not ids.size: raise EdgewbError('there are no tokens to evaluate.')
-    if ids.size > 1 or not 0 <= ids[0] < self.vocab_size:
-        if ids.min() < 0: self.soft.rows(ids[ids < 0]) # or BadMedia
-        if ids.max() >= self.vocab_size:
-            raise EdgewbError(f'token ids go up to {self.vocab_size - 1}, and soft ones are negative; these reach {ids.max()}.')
-    if self.pos + ids.size > self.n_ctx:
-        raise PromptTooLong(f'{self.pos + ids.size} tokens do not fit into a context of {self.n_ctx}: shorten the prompt or load with a larger n_ctx.')
+    ids = self._checked(np.asarray(tokens, np.int32))
     none = np.zeros((0, self.vocab_size), np.float32)
     if self._stale and not self._restore(stop): return none
     rows = self._run(ids, all, stop)
@@ -413,7 +450,20 @@ def eval(self: Engine,
     if np.isnan(out.max()): raise BadBuild(f'{self.inventory.files[0].name} computes no numbers (NaN): its weights are damaged. Download or build it again.')
     return out
 
-# %% ../nbs/06_engine_llamacpp.ipynb #ef5c8d64
+# %% ../nbs/06_engine_llamacpp.ipynb #cd2b0183
+@patch
+def _checked(self: Engine, ids: Any) -> Any:
+    "The same ids, if they can be evaluated. One that is a word needs no second look: a step must cost little."
+    if not ids.size: raise EdgewbError('there are no tokens to evaluate.')
+    if ids.size > 1 or not 0 <= ids[0] < self.vocab_size:
+        if ids.min() < 0: self.soft.rows(ids[ids < 0]) # or BadMedia
+        if ids.max() >= self.vocab_size:
+            raise EdgewbError(f'token ids go up to {self.vocab_size - 1}, and soft ones are negative; these reach {ids.max()}.')
+    if self.pos + ids.size > self.n_ctx:
+        raise PromptTooLong(f'{self.pos + ids.size} tokens do not fit into a context of {self.n_ctx}: shorten the prompt or load with a larger n_ctx.')
+    return ids
+
+# %% ../nbs/06_engine_llamacpp.ipynb #20407d8b
 @patch
 def trim(self: Engine,
     n: int, # tokens to keep
@@ -432,6 +482,7 @@ def trim(self: Engine,
         self._stale = n
     self.pos = n
 
+# %% ../nbs/06_engine_llamacpp.ipynb #ec034885
 @patch
 def _restore(self: Engine, stop: Callable[[], bool]|None) -> bool:
     "Evaluate the kept tokens again after a roll-back that went too far; False when stopped."
@@ -443,7 +494,7 @@ def _restore(self: Engine, stop: Callable[[], bool]|None) -> bool:
     self._stale = 0
     return True
 
-# %% ../nbs/06_engine_llamacpp.ipynb #e2d0f5c4
+# %% ../nbs/06_engine_llamacpp.ipynb #3ca146f5
 @patch
 def greedy(self: Engine,
     token: int, # to feed first
@@ -463,23 +514,28 @@ def greedy(self: Engine,
         token = int(largest())
         yield token
 
-# %% ../nbs/06_engine_llamacpp.ipynb #d8cc898f
+# %% ../nbs/06_engine_llamacpp.ipynb #1197a692
+def _library_facts(C: Any) -> dict[str, Any]:
+    base = ctypes.CDLL(str(next(Path(C._lib._name).parent.glob('*ggml-base*'))))
+    base.ggml_version.restype = base.ggml_commit.restype = ctypes.c_char_p
+    return dict(llama_cpp=C.llama_version().decode(), commit=base.ggml_commit().decode(), ggml=base.ggml_version().decode(),
+                features=re.findall(r'(\w+) = 1', C.llama_print_system_info().decode()))
+
+def _buffers(log: str) -> dict[str, int]:
+    "Bytes of each buffer that llama.cpp reported; there are two KV caches, of full and of sliding layers."
+    out: dict[str, int] = {}
+    for a, b, c in re.findall(r'(\S+) (model|KV|compute|output) buffer size =\s+([\d.]+) MiB', log): out[f'{a} {b}'] = out.get(f'{a} {b}', 0) + int(float(c)*2**20)
+    return out
+
+# %% ../nbs/06_engine_llamacpp.ipynb #a33f7bc2
 @patch
 def describe(self: Engine) -> dict[str, Any]:
     "Versions, kernels and settings as they ended up; sizes in bytes."
     C, text = self._C, self._loaded
     buf = ctypes.create_string_buffer(128)
     C.llama_model_desc(self._model, buf, 128)
-    base = ctypes.CDLL(str(next(Path(C._lib._name).parent.glob('*ggml-base*'))))
-    base.ggml_version.restype = base.ggml_commit.restype = ctypes.c_char_p
-    info = C.llama_print_system_info().decode()
-    flash = re.findall(r'Flash Attention (enabled|disabled)', text)
-    buffers: dict[str, int] = {}
-    for a, b, c in re.findall(r'(\S+) (model|KV|compute|output) buffer size =\s+([\d.]+) MiB', text):
-        buffers[f'{a} {b}'] = buffers.get(f'{a} {b}', 0) + int(float(c)*2**20) # two KV caches: of full and of sliding layers
-    s = self.settings
-    return dict(engine=NAME, version=version('llama-cpp-python'), llama_cpp=C.llama_version().decode(), commit=base.ggml_commit().decode(),
-        ggml=base.ggml_version().decode(), features=re.findall(r'(\w+) = 1', info), model=buf.value.decode(),
+    flash, buffers, s = re.findall(r'Flash Attention (enabled|disabled)', text), _buffers(text), self.settings
+    return dict(engine=NAME, version=version('llama-cpp-python'), **_library_facts(C), model=buf.value.decode(),
         parameters=C.llama_model_n_params(self._model), bytes=C.llama_model_size(self._model), bpw=self.inventory.bpw, vocab=self.vocab_size,
         threads=self.threads, threads_batch=s.threads_batch or self.threads, n_ctx=self.n_ctx, n_batch=s.n_batch, outputs=min(s.outputs, s.n_batch), window=self._window,
         n_ctx_train=C.llama_model_n_ctx_train(self._model), flash_attn=flash[-1] == 'enabled' if flash else s.flash_attn == 'on',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICKLED', 'USUAL', 'TRIES', 'PAUSE', 'hub_id', 'choose', 'quants', 'cache_folder', 'Remote', 'true_name', 'Download',
-           'fetch', 'mmproj']
+           'fetch']
 
 # %% ../nbs/03d_hub.ipynb #6cd86d8a
 import errno, hashlib, json, os, re, shutil, sys, time
@@ -16,6 +16,7 @@ from typing import Any
 
 from . import core
 from .core import BadBuild, DownloadFailed, NoAccess, NotEnoughDisk, UnknownFormat, UnknownModel, Unsupported, human_bytes, unknown
+from .gguf import tower_rank
 from .weights import FOREIGN, Meter, check_checkpoint, check_config, shard_names
 
 # %% ../nbs/03d_hub.ipynb #6f531356
@@ -88,9 +89,9 @@ def _gguf_files(names: list[str], repo: str, quant: str, media: bool) -> list[st
     return files + ([_towers(names)] if media and _towers(names) else [])
 
 def _towers(names: Iterable[str]) -> str:
-    "The mmproj file of a repository or folder; half precision first, '' if there is none."
+    "The mmproj file of a repository, of several the one of the best type; '' if there is none."
     found = [n for n in names if 'mmproj' in n.rpartition('/')[2].lower() and n.endswith('.gguf')]
-    return min(found, key=lambda n: (*(f'-{t}.' not in n.lower().replace('_', '-') for t in ('f16', 'bf16')), n), default='')
+    return min(found, key=lambda n: (tower_rank(n), n), default='')
 
 # %% ../nbs/03d_hub.ipynb #889b4929
 _LOGIN = 'log in with `hf auth login`, or set HF_TOKEN'
@@ -375,12 +376,3 @@ def _kept(*args: Any) -> Download|None:
     try: d = _cached(*args)
     except core.EdgewbError: return None
     return replace(d, notes=(*d.notes, 'the hub can not be reached; this is the version of the last visit'))
-
-# %% ../nbs/03d_hub.ipynb #bd8c229f
-def mmproj(
-    path: Path, # a GGUF model
-) -> Path|None: # the file with its vision and audio towers
-    "The towers that lie beside a GGUF model, or above it where the model has a folder of its own."
-    for folder in (path.parent, path.parent.parent):
-        if found := _towers(p.name for p in folder.glob('*.gguf')): return folder/found
-    return None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log_softmax', 'kld', 'interval', 'Quality', 'compare_logits', 'quality_table', 'Parity', 'parity', 'NoiseFloor',
-           'margins', 'noise_floor', 'Verdict', 'departure', 'table_gelu', 'with_table_gelu']
+           'margins', 'noise_floor', 'Verdict', 'verdict', 'table_gelu', 'with_table_gelu']
 
 # %% ../nbs/10_quality.ipynb #q-imports
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -257,7 +257,7 @@ class Verdict:
                 f'{self.p_test[1]:.1%}); margin {self.margin:.1e} against noise of {self.floor:.1e}: {self.verdict}')
 
 # %% ../nbs/10_quality.ipynb #q-depart2-c
-def departure(
+def verdict(
     ref: Any,               # session or engine: the reference
     test: Any,              # what is held against it
     ids: Sequence[int],     # the prompt's token ids

@@ -9,6 +9,7 @@ __all__ = ['ROLES', 'Row', 'Tensor', 'tensors', 'parameters', 'active_parameters
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from .gemma4 import Layer, Shapes, Tower
 
@@ -37,10 +38,7 @@ class Tensor:
     layer: int|None = None # of the decoder; None outside of it
 
     @property
-    def elements(self) -> int:
-        n = 1
-        for d in self.shape: n *= d
-        return n
+    def elements(self) -> int: return prod(self.shape)
     @property
     def part(self) -> str: return ROLES[self.role][0]
 

@@ -353,12 +353,13 @@ def q8(): return weights.build('nano', 'llama.cpp', 'Q8_0').path
 
 
 def test_a_quantisation_by_name_with_its_towers(served, q8):
-    h = served({'org/nano-GGUF': {'nano-it-Q8_0.gguf': q8, 'nano-it-Q4_0.gguf': b'GGUFx', 'mmproj-F16.gguf': b'GGUFtowers', 'README.md': b''}})
+    h = served({'org/nano-GGUF': {'nano-it-Q8_0.gguf': q8, 'nano-it-Q4_0.gguf': b'GGUFx', 'mmproj-F16.gguf': b'GGUFhalf', 'mmproj-BF16.gguf': b'GGUFtowers', 'README.md': b''}})
     d = hub.fetch('org/nano-GGUF:q8_0')
     assert (d.kind, d.path.name, d.path.read_bytes()) == ('gguf', 'nano-it-Q8_0.gguf', q8.read_bytes())
-    assert 'mmproj-F16.gguf' in d.notes[0] and hub.mmproj(d.path) is None
+    towers = d.path.with_name('mmproj-BF16.gguf')
+    assert towers.name in d.notes[0] and not towers.exists()
     d = hub.fetch('org/nano-GGUF:Q8_0', media=True)
-    assert hub.mmproj(d.path).read_bytes() == b'GGUFtowers' and d.fetched == len(b'GGUFtowers')
+    assert towers.read_bytes() == b'GGUFtowers' and d.fetched == len(b'GGUFtowers') and not d.path.with_name('mmproj-F16.gguf').exists()
     with pytest.raises(UnknownFormat, match='Nearest: Q4_0'): hub.fetch('org/nano-GGUF:Q4_K_S')
     with pytest.raises(UnknownFormat, match='has 2 GGUF models: name one'): hub.fetch('org/nano-GGUF')
     with pytest.raises(BadBuild, match='use the llama.cpp engine'): edgewb.load('org/nano-GGUF:Q8_0', 'torch')

@@ -8,7 +8,7 @@ import inspect, textwrap
 import pytest
 
 from edgewb.engine_torch import Engine as Torch
-from edgewb.quality import NoiseFloor, departure, noise_floor, parity, with_table_gelu
+from edgewb.quality import NoiseFloor, verdict, noise_floor, parity, with_table_gelu
 from edgewb.session import load
 from edgewb.weights import resolve
 
@@ -66,7 +66,7 @@ def test_llamacpp_f16(ref, ids):
 @pytest.mark.parametrize('prompt', PROMPTS)
 def test_greedy_text_is_the_same_or_a_tie(ref, engine, prompt, floor, request):
     s = request.getfixturevalue(engine)
-    v = departure(ref, s, ref.chat_ids(prompt), 48, floor, eog=ref._call('eog'))
+    v = verdict(ref, s, ref.chat_ids(prompt), 48, floor, eog=ref._call('eog'))
     assert v is None or v.verdict == 'tie', v
 
 def test_fewer_bits_cost_more(ref, openvino, ids):

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from edgewb.quality import (NoiseFloor, Quality, compare_logits, departure, interval, kld, log_softmax, margins, noise_floor, parity,
+from edgewb.quality import (NoiseFloor, Quality, compare_logits, verdict, interval, kld, log_softmax, margins, noise_floor, parity,
                             quality_table, table_gelu)
 
 rng = np.random.default_rng(0)
@@ -149,26 +149,26 @@ def scripted(*choices, gap=1., size=6):
     for r, c in zip(rows, choices): r[c], r[(c + 1) % size] = gap, 0
     return Scripted(rows)
 
-def test_same_text(): assert departure(scripted(1, 2, 3), scripted(1, 2, 3), [0], 3) is None
+def test_same_text(): assert verdict(scripted(1, 2, 3), scripted(1, 2, 3), [0], 3) is None
 
 def test_a_real_departure():
-    v = departure(scripted(1, 2, 3), scripted(1, 3, 3), [0], 3, floor=.1)
+    v = verdict(scripted(1, 2, 3), scripted(1, 3, 3), [0], 3, floor=.1)
     assert (v.i, v.ref_id, v.test_id, v.ref_text, v.test_text, v.verdict) == (1, 2, 3, '<2>', '<3>', 'real')
     e = math.e/(1 + math.e)
     assert v.p_ref == pytest.approx((e, 1 - e), rel=1e-6) and v.p_test[1] == pytest.approx(e, rel=1e-6)
     assert v.margin == pytest.approx(1) and "'<2>' (73.1%" in repr(v)
 
 def test_a_tie():
-    v = departure(scripted(1, 2, gap=1e-6), scripted(1, 3), [0], 2, floor=1e-5)
+    v = verdict(scripted(1, 2, gap=1e-6), scripted(1, 3), [0], 2, floor=1e-5)
     assert v.verdict == 'tie' and v.floor == 1e-5
 
 def test_the_floor_may_be_a_measured_one():
     f = NoiseFloor([('x', compare_logits(A, A), 2.)])
-    assert departure(scripted(1, 2), scripted(1, 3), [0], 2, floor=f).verdict == 'tie'
+    assert verdict(scripted(1, 2), scripted(1, 3), [0], 2, floor=f).verdict == 'tie'
 
 def test_the_end_of_a_reply_ends_the_search():
-    assert departure(scripted(1, 5, 2), scripted(1, 5, 3), [0], 3, eog=[5]) is None
-    assert departure(scripted(1, 5), scripted(1, 4), [0], 3, eog=[5]).i == 1
+    assert verdict(scripted(1, 5, 2), scripted(1, 5, 3), [0], 3, eog=[5]) is None
+    assert verdict(scripted(1, 5), scripted(1, 4), [0], 3, eog=[5]).i == 1
 
 
 # ggml's GELU
