@@ -70,6 +70,7 @@ class Row:
     peak: int|None = None         # bytes: largest resident size of the worker
     departure: Departure|None = None
     error: str = ''
+    card: dict[str, Any] = field(default_factory=dict) # what exactly ran: see `runcard.run_card`
 
     def cells(self) -> dict[str, str]:
         "The row as texts, by column."
@@ -89,6 +90,7 @@ class Comparison:
     prompt_ids: list[int] = field(default_factory=list)
     rounds: int = 0
     note: str = ''
+    watch: Any = None # when it was measured, and how busy the machine was: see `runcard.watch`
 
     def __getitem__(self, i: int) -> Row: return self.rows[i]
     def __len__(self) -> int: return len(self.rows)
@@ -141,6 +143,14 @@ def frame(self: Comparison):
     return pd.DataFrame(self.to_list())
 
 @patch
+def to_records(self: Comparison) -> list[Any]:
+    "Its facts with their run cards: `records.add(comparison)` keeps them."
+    from edgewb.runcard import from_samples, from_speed
+    rows = [r for r in self.rows if r.card]
+    besides = [(r, m, u, v) for r in rows for m, u, v in (('load', 's', r.load_s), ('peak_memory', 'B', r.peak)) if v is not None]
+    return [x for r in rows for x in from_speed(r.speed, r.card, self.watch)] + [from_samples(m, u, (), r.card, self.watch, value=v) for r, m, u, v in besides]
+
+@patch
 def to_list(self: Comparison) -> list[dict[str, Any]]:
     "Plain values, one dict a target; what `--json` prints."
     figures = lambda s: {f'{k}{suffix}': getattr(getattr(s, k), what) for k in ('ttft', 'prefill_tps', 'decode_tps')
@@ -162,6 +172,7 @@ def tabulate(
     **kw: Any,                   # for `Session.stream`: `raw`, `thinking`, ...
 ) -> Comparison:
     "Replies, departures and undisturbed speeds of open sessions. Raises `PromptMismatch`."
+    from edgewb.runcard import run_card, watch
     chat = {k: v for k, v in kw.items() if k in ('raw', 'media', 'thinking', 'tools')}
     ids = [s.chat_ids(prompt, **chat) for s in sessions]
     check_prompts(sessions, ids)
@@ -172,10 +183,10 @@ def tabulate(
             replies.append(s.generate(ids[0], max_tokens, top=2, **{k: v for k, v in kw.items() if k not in chat}))
     room = min(s.n_ctx for s in sessions) - len(ids[0])
     note = busy() or ''
-    speeds = measure(sessions, ids[0], max(2, min(tokens, room)), rounds, progress, stopped) if rounds else [Speed() for _ in sessions]
-    rows = [Row(s.target, r, v, s.build.bytes, s.build.bpw, s.load_s, s.peak_memory(), departure(replies[0], r))
+    with watch() as w: speeds = measure(sessions, ids[0], max(2, min(tokens, room)), rounds, progress, stopped) if rounds else [Speed() for _ in sessions]
+    rows = [Row(s.target, r, v, s.build.bytes, s.build.bpw, s.load_s, s.peak_memory(), departure(replies[0], r), card=run_card(s, ids[0]))
             for s, r, v in zip(sessions, replies, speeds)]
-    return Comparison(prompt, rows, ids[0], min((len(v.decode_tps) for v in speeds), default=0), note)
+    return Comparison(prompt, rows, ids[0], min((len(v.decode_tps) for v in speeds), default=0), note, w)
 
 # %% ../nbs/11_compare.ipynb #afc93dcf
 TARGETS = ('torch:f32', 'llama.cpp:Q4_K_M', 'openvino:int8')

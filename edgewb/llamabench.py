@@ -83,7 +83,7 @@ def _record(e: dict[str, Any], i: int, name: str, origin: str) -> Record:
         began = _seconds(e['test_time'])
     except (KeyError, ValueError, TypeError): raise BadRecords(f'entry {i + 1} of {name} is no result of llama-bench (it needs n_prompt, n_gen, test_time and avg_ts): nothing was imported.') from None
     card = {k: _bool(v) for k, v in e.items() if k not in _OUTCOME} | dict(engine='llama.cpp', model=Path(str(e.get('model_filename') or e.get('model_type') or 'unknown')).stem, origin=origin)
-    extra = {} if ns else dict(low=mean - spread, high=mean + spread, more=dict(stddev_ts=spread))
+    extra = {} if ns else dict(low=mean - spread, high=mean + spread, more=dict(spread='standard deviation', stddev_ts=spread))
     return Record(_metric(int(e['n_prompt']), int(e['n_gen'])), None if ns else mean, 'tok/s', [1e9*tokens/t for t in ns], time=began, card=card, **extra)
 
 def _bool(v: Any) -> Any: return dict(true=1, false=0).get(v, v) if isinstance(v, str) else int(v) if isinstance(v, bool) else v

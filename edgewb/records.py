@@ -351,7 +351,7 @@ def add(
     "Keep records, all of them or, after an error, none. `BadRecords` or `NotEnoughDisk` say why."
     return Store(path).add(what, samples, **card)
 
-_ELSEWHERE = dict(recordset='Records find', runcard='watch run_card from_samples from_speed from_quality', llamabench='import_llama_bench export_llama_bench')
+_ELSEWHERE = dict(recordset='Records find', runcard='watch run_card from_samples from_speed from_quality from_bench', llamabench='import_llama_bench export_llama_bench')
 
 def __getattr__(name: str) -> Any:
     for module, names in _ELSEWHERE.items():
