@@ -63,13 +63,13 @@ def conform(
 
 # %% ../nbs/21_cli.ipynb #d0c70002
 def doctor(
-    args: argparse.Namespace, # root, json
+    args: argparse.Namespace, # root, probe, json
 ) -> int:                     # exit status: 1 when something stops an engine
     "Print a check-up of machine and engines, or one JSON object."
     from edgewb.doctor import doctor
     progress = Progress()
     progress('asking the engines what they were compiled for')
-    try: found = doctor(args.root)
+    try: found = doctor(args.root, probe=args.probe)
     finally: progress.done()
     print(json.dumps(found.to_dict()) if args.json else found)
     return int(any(f.level == 'fault' for f in found.findings))
@@ -169,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
         (['--jobs'], dict(type=int, default=2, help='targets at a time (default: %(default)s)')),
         (['--json'], dict(metavar='FILE', help='write cells and evidence there')))
     sub('doctor', doctor, 'what this machine is, whether the engines use all of it, and what slows it down',
+        (['--probe'], dict(action='store_true', help='measure memory bandwidth and arithmetic, too')),
         (['--root'], dict(default='/', metavar='DIR', help="copies of another machine's /proc and /sys, or a file with a Mac's sysctl -a (default: this machine)")),
         (['--json'], dict(action='store_true', help='one JSON object in place of the table')))
     sub('lab', lab, 'JupyterLab on the tour; what it does not know itself goes to JupyterLab, for example --no-browser or --port 9999',
