@@ -24,6 +24,7 @@ _PUBLIC = {
     'session': 'Reply Session Target Token generate load stream',
     'compare': 'Comparison compare',
     'conform': 'Conformance conform',
+    'doctor': 'Checkup doctor',
     'widgets': 'CompareWidget load_ipython_extension',
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
@@ -46,6 +47,7 @@ if _TYPE_CHECKING:
     from .session import Reply, Session, Target, Token, generate, load, stream
     from .compare import Comparison, compare
     from .conform import Conformance, conform
+    from .doctor import Checkup, doctor
     from .widgets import CompareWidget, load_ipython_extension
 
 
@@ -60,7 +62,7 @@ def __dir__():
 
 
 class _Package(_ModuleType):
-    "`edgewb.compare` and `edgewb.conform` are the functions also after the modules of those names were imported, when Python would put the modules there."
+    "`edgewb.compare`, `edgewb.conform` and `edgewb.doctor` are the functions also after the modules of those names were imported, when Python would put the modules there."
     @property
     def compare(self): return _import_module('edgewb.compare').compare
     @compare.setter
@@ -69,6 +71,10 @@ class _Package(_ModuleType):
     def conform(self): return _import_module('edgewb.conform').conform
     @conform.setter
     def conform(self, module): pass
+    @property
+    def doctor(self): return _import_module('edgewb.doctor').doctor
+    @doctor.setter
+    def doctor(self, module): pass
 
 
 _sys.modules[__name__].__class__ = _Package

@@ -160,7 +160,7 @@ def ask(
     timeout: float = 60, # seconds
 ) -> dict[str, Any]:     # what it said; 'error' holds a sentence when it couldn't, 'absent' is True when it isn't installed
     "Ask one engine about itself, in a process of its own that may crash or hang."
-    code = 'import json, sys; from edgewb import doctor; print("\\n" + json.dumps(doctor._ASK[sys.argv[1]]()))'
+    code = 'import json, sys; from edgewb.doctor import _ASK; print("\\n" + json.dumps(_ASK[sys.argv[1]]()))'
     try: ran = subprocess.run([sys.executable, '-c', code, who], capture_output=True, text=True, errors='replace', timeout=timeout, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired: return dict(error=f'did not answer within {timeout:g} s')
     if ran.returncode == 0:

@@ -1,12 +1,13 @@
 "The doctor on machines that are not here, on builds that are, and on engines that don't answer."
-import json, os, shutil, subprocess, sys
+import json, shutil, subprocess, sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 import pytest
-from edgewb import doctor as d
 from edgewb.condition import condition
 from edgewb.hardware import Hardware, detect
 from foreign import MACHINES, unpack
 
+d = import_module('edgewb.doctor') # the package's own `doctor` is the function
 GENERIC = json.loads((MACHINES/'ggml-generic-x86.json').read_text())            # asked of a build with -DGGML_NATIVE=OFF
 NATIVE = json.loads((MACHINES/'ggml-native-granite-rapids.json').read_text())   # asked of a build for the CPU with AMX that it ran on
 
@@ -127,6 +128,11 @@ def test_the_command():
     assert 'Apple M2' in run('--root', str(MACHINES/'m2.txt')).stdout
     wrong = run('--root', '/no/such/machine')
     assert wrong.returncode == 2 and wrong.stdout == '' and wrong.stderr.splitlines()[-1].startswith('edgewb: no folder or file')
+
+
+def test_the_package_gives_the_function():
+    import edgewb
+    assert edgewb.doctor is d.doctor and edgewb.Checkup is d.Checkup
 
 
 def test_the_engines_of_this_machine():
