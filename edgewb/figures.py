@@ -21,7 +21,11 @@ HOW = {
     'detected':  'the operating system of the machine said so',
     'given':     'whoever asked said so',
 }
-TRUST = {1: 'the document was read for this file', 2: 'a public document, named from memory or at second hand', 3: 'a forum, a table without a method, an estimate of its author'}
+TRUST = {
+    1: 'a document of the maker, or of whoever measured, that was read for this file',
+    2: "a page about it that was read, or the maker's document named from memory",
+    3: 'a forum, a table without a method, a source that others contradict',
+}
 
 # %% ../nbs/01e_figures.ipynb #d317b757
 @dataclass(frozen=True)
