@@ -57,10 +57,10 @@ def check(
     item: Item,
     reply_text: str, # what the model wrote, control tokens as text
 ) -> bool:
-    "Whether the reply is right: the same answer to the letter, or the one right tool call with the right arguments. No partial credit."
+    "Whether the reply is right: the same answer to the letter, or the one right tool call with the right arguments, spelt as it should be. No partial credit."
     got = chat.parse(reply_text)
     if isinstance(item.answer, str): return not got['tool_calls'] and got['content'] == item.answer
-    return [(c['name'], c['arguments']) for c in got['tool_calls']] == [item.answer]
+    return [(c['name'], c['arguments'], c['repairs']) for c in got['tool_calls']] == [(*item.answer, [])]
 
 # %% ../../nbs/nano/00_tasks.ipynb #7f62428e
 FAMILIES: dict[str, Callable] = {} # name -> generator
