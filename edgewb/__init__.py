@@ -16,6 +16,7 @@ _PUBLIC = {
     'recipes': 'inventory',
     'cost': 'bytes_per_token fits',
     'profiles': 'Profile',
+    'roofline': 'Prediction Probe predict',
     'weights': 'Build build engines formats models',
     'hub': 'Download fetch',
     'chat': 'Media render render_parts',
@@ -39,6 +40,7 @@ if _TYPE_CHECKING:
     from .recipes import inventory
     from .cost import bytes_per_token, fits
     from .profiles import Profile
+    from .roofline import Prediction, Probe, predict
     from .weights import Build, build, engines, formats, models
     from .hub import Download, fetch
     from .chat import Media, render, render_parts
