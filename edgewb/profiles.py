@@ -54,9 +54,9 @@ _TOP = {
     'accelerators': ('tables', 'GPUs and NPUs'), 'power': ('table', 'of the machine, or of the part that is described'),
 }
 
-# %% ../nbs/01e_profiles.ipynb #688c4d20
+# %% ../nbs/01e_profiles.ipynb #c881e7bc
 _MEMORY = {
-    'kind': ('text', 'LPDDR4X, DDR5, HBM3, SRAM'), 'bytes': ('B', 'what is built in; what a typical machine has, if it differs'), 'sizes': ('sizes', 'all sizes on sale'),
+    'kind': ('text', 'LPDDR4X, DDR5, HBM3, SRAM'), 'bytes': ('B', 'what is built in; the largest or a common size where several are sold'), 'sizes': ('sizes', 'all sizes on sale'),
     'bus': ('bit', 'width of the data bus, all channels'), 'rate': ('T/s', 'transfers a second of one data line'),
     'bandwidth': ('B/s', 'theoretical peak; bus x rate where it is left out and both are there'), 'measured': ('B/s', 'what a program reached, reading'),
 }
