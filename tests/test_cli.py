@@ -34,6 +34,36 @@ def test_a_mistake_is_one_sentence(args, part):
     assert ran.stderr.splitlines()[-1].startswith('edgewb: ')
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    "Files with four squares and with one, and some that are no pictures."
+    from PIL import Image
+    from edgewb.nano.media import Picture, Thing, paint
+    spots = ((82, 62), (43, 21), (52, 53), (14, 64))
+    for name, n in (('four', 4), ('one', 1)):
+        Image.fromarray(paint(Picture(96, 96, 96, 0, tuple(Thing('square', 'orange', x, y, 10) for x, y in spots[:n])))).save(tmp_path/f'{name}.png')
+    (tmp_path/'text.png').write_text('no picture')
+    (tmp_path/'empty.png').write_bytes(b'')
+    (tmp_path/'half.png').write_bytes((tmp_path/'four.png').read_bytes()[:400])
+    return tmp_path
+
+
+LOOK = ['compare', 'How many shapes?', '--model', 'nano-dense', '--targets', 'llama.cpp:Q8_0', '--max-tokens', '8', '--rounds', '1']
+
+def test_a_question_about_a_picture(pictures):
+    for name, answer in (('four', '4'), ('one', '1')):
+        ran = edgewb(*LOOK, '--json', '--media', str(pictures/f'{name}.png'))
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)['targets'][0]['text'].strip() == answer
+
+
+@pytest.mark.parametrize('name, part', [('gone.png', 'No such file'), ('text.png', 'nothing that Pillow can open'), ('empty.png', 'is empty'), ('half.png', 'is damaged')])
+def test_what_is_no_picture_is_one_sentence(pictures, name, part):
+    ran = edgewb(*LOOK, '--media', str(pictures/name))
+    assert ran.returncode == 2 and ran.stdout == '' and 'Traceback' not in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith('edgewb: ') and name in ran.stderr and part in ran.stderr
+
+
 def test_questions_are_answered_at_once():
     assert edgewb('models').stdout.split()[:2] == ['nano', 'nano-dense']
     assert 'Q4_K_M' in edgewb('formats', 'llama.cpp').stdout and 'torch' in edgewb('version').stdout
