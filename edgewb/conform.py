@@ -79,7 +79,7 @@ KNOWN: list[Known] = [
     Known('llama.cpp', 'not_quick_gelu', f'llama.cpp: {NONE}', "llama.cpp's converter names no activation for this vision tower, and clip.cpp then takes x sigmoid(1.702 x); builds made by edgewb name it.", _no_activation),
     Known('llama.cpp', 'not_mel_floor', f'llama.cpp: {NONE}; the same in another runtime, put right there: lablup/mlxcel #796',
           'Its audio front end takes log(max(mel, floor)) where the model was trained with log(mel + floor); nothing outside can change that.'),
-    Known('llama.cpp', 'opens', f'llama.cpp: {NONE}', 'The converter wants a key that transformers 5.23 leaves out of a 12B config; builds made by edgewb add it.', lambda c, evidence: 'moe_intermediate_size' in evidence),
+    Known('llama.cpp', 'opens', f'llama.cpp: {NONE}', 'The converter wants a key that transformers 5.23 leaves out of a 12B config; builds made by edgewb add it, and nano-unified ships it.', lambda c, evidence: 'moe_intermediate_size' in evidence),
     Known('torch', 'plain_forward', 'huggingface/transformers #46711', "The 12B's plain forward lets a picture's tokens see each other on full layers too; targets here get the masks of `generate`.")]
 
 # %% ../nbs/17_conform.ipynb #4bb5450a
