@@ -95,15 +95,17 @@ def _typed(name: str, v: Any) -> Any:
     except (ValueError, TypeError, OverflowError): raise BadRecords(f"the run card's field {name} takes a number{' without a fraction' if kind == 'INTEGER' else ''}, not {v!r}.") from None
     return v if isinstance(v, str) else _text(v)
 
-# %% ../nbs/11a_records.ipynb #e6174262
-def _card(card: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, str]]:
-    "Hash, columns and parts of a card."
-    columns, more, parts = {}, {}, {}
+# %% ../nbs/11a_records.ipynb #ea24b3d3
+def _card(card: dict[str, Any], memo: dict|None = None) -> tuple[str, dict[str, Any], dict[str, str]]:
+    "Hash, columns and parts of a card. `memo` remembers columns between cards that have much in common."
+    columns, more, parts, memo = {}, {}, {}, {} if memo is None else memo
     for k, v in card.items():
-        v = _plain(v)
+        if isinstance(v, (str, int)) and (k, type(v), v) in memo: columns[k] = memo[k, type(v), v]; continue
+        given, v = v, _plain(v)
         if v is None: continue
         if k not in FIELDS: more[str(k)] = v; continue
         columns[k] = _typed(k, v)
+        if isinstance(given, (str, int)): memo[k, type(given), given] = columns[k]
         if FIELDS[k][0] == 'PART' and not isinstance(v, str): parts[h := _hash(columns[k])] = columns[k]; columns[k] = h
     if more: columns['more'] = _text(more)
     return _hash(_text(columns)), columns, parts
@@ -111,7 +113,7 @@ def _card(card: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, str]]:
 # %% ../nbs/11a_records.ipynb #c87f285b
 APPLICATION, VERSION = 0x65647762, 1 # in the file's header: 'edwb'; raised when older edgewbs can't read it
 WAIT = 60.   # seconds to wait for another writer
-CHUNK = 4096 # records whose samples share a row
+CHUNK = 4096 # records that share a row of samples
 
 def _schema(fields: Iterable[str]) -> Iterator[str]:
     columns = ', '.join(f'"{k}" {FIELDS[k][0].replace("PART", "TEXT").replace("JSON", "TEXT")}' for k in fields)
@@ -119,8 +121,8 @@ def _schema(fields: Iterable[str]) -> Iterator[str]:
     yield 'CREATE TABLE part(hash TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID'
     yield ('CREATE TABLE record(id INTEGER PRIMARY KEY, card INTEGER NOT NULL REFERENCES card, time REAL, value REAL, low REAL, high REAL, '
            'load_before REAL, load_after REAL, void TEXT, more TEXT)')
-    yield 'CREATE TABLE samples(first INTEGER PRIMARY KEY, counts BLOB NOT NULL, data BLOB NOT NULL)'
-    for t in ('card', 'part', 'record', 'samples'):
+    yield 'CREATE TABLE chunk(first INTEGER PRIMARY KEY, cards BLOB NOT NULL, "values" BLOB NOT NULL, counts BLOB NOT NULL, samples BLOB NOT NULL)'
+    for t in ('card', 'part', 'record', 'chunk'):
         for verb in ('UPDATE', 'DELETE'): yield f"CREATE TRIGGER {t}_{verb} BEFORE {verb} ON {t} BEGIN SELECT RAISE(ABORT, 'records are only ever added'); END"
     yield f'PRAGMA application_id={APPLICATION}'
     yield f'PRAGMA user_version={VERSION}'
@@ -204,7 +206,7 @@ def _writing(self: Store) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         c = self._connect('mode=rwc')
         if not self.ours: _wal(c)
-        c.execute('PRAGMA synchronous=NORMAL')
+        for pragma in ('synchronous=NORMAL', 'cache_size=-64000'): c.execute(f'PRAGMA {pragma}')
         c.execute('BEGIN IMMEDIATE')
         if not _check(c, self.path): # nobody else was faster
             for line in _schema(FIELDS): c.execute(line)
@@ -220,6 +222,7 @@ def _writing(self: Store) -> Iterator[sqlite3.Connection]:
 # %% ../nbs/11a_records.ipynb #7ee65313
 def _wal(c: sqlite3.Connection):
     "Choose the write-ahead log. SQLite doesn't wait by itself when two do this at once."
+    c.execute('PRAGMA page_size=8192')
     end = time.monotonic() + WAIT
     while True:
         try: c.execute('PRAGMA journal_mode=WAL'); return
@@ -227,9 +230,9 @@ def _wal(c: sqlite3.Connection):
             if e.sqlite_errorcode & 0xff != sqlite3.SQLITE_BUSY or time.monotonic() > end: raise
             time.sleep(.01)
 
-# %% ../nbs/11a_records.ipynb #b90eb725
+# %% ../nbs/11a_records.ipynb #5bcb0ba1
 def _floats(v: Any, n: int, name: str) -> np.ndarray:
-    try: return np.array([math.nan if x is None else x for x in v] if isinstance(v, list) else v, dtype=np.float64).reshape(n)
+    try: return np.asarray([math.nan if x is None else x for x in v] if isinstance(v, list) else v, dtype=np.float64).reshape(n)
     except (TypeError, ValueError): raise BadRecords(f'{name} of a record takes numbers.') from None
 
 def _samples(v: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -275,13 +278,13 @@ def _tidy(n: int, own: dict[str, Any], samples: Any) -> tuple[dict[str, Any], np
     out = {k: _floats(own[k], n, k) for k in OWN[:6] if k in own}
     counts, data = _samples(samples, n)
     if len(counts) != n: raise BadRecords(f'{len(counts)} rows of samples for {n} records.')
-    value, ends = out.setdefault('value', np.full(n, np.nan)), np.cumsum(counts)
+    value, ends = np.array(out['value']) if 'value' in out else np.full(n, np.nan), np.cumsum(counts)
     todo = np.flatnonzero(np.isnan(value) & (counts > 0))
     if len(todo) == n > 0 and counts.min() == counts.max(): value[:] = np.median(data.reshape(n, -1), 1)
     else:
         for i in todo: value[i] = np.median(data[ends[i] - counts[i]:ends[i]])
-    began = out.setdefault('time', np.full(n, np.nan))
-    began[np.isnan(began)] = time.time()
+    began = out.get('time', np.full(n, np.nan))
+    out |= dict(value=value, time=np.where(np.isnan(began), time.time(), began))
     for k, f in (('void', str), ('more', lambda v: _text(_plain(v)))):
         if any(own.get(k, ())): out[k] = [_plain(f(v)) if v else None for v in own[k]]
     bare = [i for i in np.flatnonzero(np.isnan(value)) if 'void' not in out or not out['void'][i]]
@@ -291,7 +294,8 @@ def _tidy(n: int, own: dict[str, Any], samples: Any) -> tuple[dict[str, Any], np
 # %% ../nbs/11a_records.ipynb #edf90e64
 def _card_ids(c: sqlite3.Connection, cards: list[dict]) -> np.ndarray:
     "Ids of the cards, those that are new being added."
-    made = [_card(x) for x in cards]
+    memo: dict = {}
+    made = [_card(x, memo) for x in cards]
     c.executemany('INSERT OR IGNORE INTO part VALUES(?, ?)', [p for _, _, parts in made for p in parts.items()])
     names = ['hash', *sorted({k for _, columns, _ in made for k in columns})]
     quoted = ', '.join(f'"{k}"' for k in names)
@@ -312,11 +316,12 @@ def _insert(c: sqlite3.Connection, columns: dict[str, Any], n: int, rows: int = 
         c.executemany(head + ', '.join([slots]*rows), (flat[i:i + rows*wide] for i in range(0, whole, rows*wide)))
         c.executemany(head + slots, (flat[i:i + wide] for i in range(whole, len(flat), wide)))
 
-def _insert_samples(c: sqlite3.Connection, first: int, counts: np.ndarray, data: np.ndarray):
+def _insert_chunks(c: sqlite3.Connection, first: int, ids: np.ndarray, value: np.ndarray, counts: np.ndarray, samples: np.ndarray):
+    "Cards, values and samples of records that start at `first`, as columns."
     ends = np.concatenate([[0], np.cumsum(counts)])
     for i in range(0, len(counts), CHUNK):
-        a, b = ends[i], ends[min(i + CHUNK, len(counts))]
-        if b > a: c.execute('INSERT INTO samples VALUES(?, ?, ?)', (int(first + i), counts[i:i + CHUNK].astype('<i4').tobytes(), data[a:b].tobytes()))
+        j = min(i + CHUNK, len(counts))
+        c.execute('INSERT INTO chunk VALUES(?, ?, ?, ?, ?)', (int(first + i), ids[i:j].astype('<i4').tobytes(), value[i:j].astype('<f8').tobytes(), counts[i:j].astype('<i4').tobytes(), samples[ends[i]:ends[j]].tobytes()))
 
 # %% ../nbs/11a_records.ipynb #87526e01
 @patch
@@ -336,10 +341,11 @@ def add(self: Store,
         raise BadRecords('a record needs a metric, the name of what was measured: decode_tps, ttft, kld, ...')
     with self._writing() as c:
         first = c.execute('SELECT ifnull(max(id), 0) + 1 FROM record').fetchone()[0]
-        _insert(c, {'card': _card_ids(c, cards)[code] if n else [], **columns}, n)
-        _insert_samples(c, first, counts, data)
+        ids = _card_ids(c, cards)[code] if n else np.empty(0, np.int64)
+        _insert(c, {'card': ids, **columns}, n)
+        _insert_chunks(c, first, ids, columns['value'], counts, data)
     from edgewb.recordset import Records
-    return Records(self, [(False, 'id BETWEEN ? AND ?', (first, first + n - 1))], first + n - 1)
+    return Records(self, [], first, first + n - 1)
 
 # %% ../nbs/11a_records.ipynb #91c75c9d
 def add(

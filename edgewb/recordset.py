@@ -56,12 +56,15 @@ class Records:
     def __init__(self,
         store: Store,  # where they are
         conditions: Sequence[tuple[bool, str, tuple]] = (), # (on the card, SQL, values)
-        last: int|None = None, # ignore records with a larger id
-    ): self.store, self.conditions, self.last = store, list(conditions), last
+        first: int = 1,        # ids from here
+        last: int|None = None, # to here
+    ): self.store, self.conditions, self.first, self.last = store, list(conditions), first, last
+
+    def _with(self, *conditions: tuple[bool, str, tuple]) -> 'Records': return Records(self.store, [*self.conditions, *conditions], self.first, self.last)
 
     def _where(self) -> tuple[str, tuple]:
         on = lambda card: [(sql, args) for k, sql, args in self.conditions if k == card]
-        parts = [('id <= ?', (self.last,))] + on(False)
+        parts = [('id BETWEEN ? AND ?', (self.first, self.last))] + on(False)
         if cards := on(True): parts.append(('card IN (SELECT id FROM card WHERE ' + ' AND '.join(s for s, _ in cards) + ')', tuple(a for _, args in cards for a in args)))
         return ' AND '.join(s for s, _ in parts), tuple(a for _, args in parts for a in args)
 
@@ -70,14 +73,10 @@ class Records:
 def _columns(self: Records, c: Any, *names: str) -> list[np.ndarray]:
     "Figures of the records as arrays, one value a record; NaN where there is none."
     where, args = self._where()
-    spare = 'id' in names and not any(card for card, *_ in self.conditions) # ids of all from the first to the last needn't be read
-    numbers = [k for k in names if k not in ('void', 'more') and not (spare and k == 'id')]
+    numbers = [k for k in names if k not in ('void', 'more')]
     rows = c.execute(f"""SELECT {', '.join(f"ifnull({k}, 'nan')" for k in numbers)} FROM record WHERE {where} ORDER BY id""", args)
     flat = np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, len(numbers)) # a record after the other, never as objects
     out = {k: flat[:, i].astype(np.int64) if k in ('id', 'card') else flat[:, i].copy() for i, k in enumerate(numbers)}
-    if spare:
-        first, last = ((c.execute(f'SELECT id FROM record WHERE {where} ORDER BY id {way} LIMIT 1', args).fetchone() or (0,))[0] for way in ('', 'DESC'))
-        out['id'] = np.arange(first, last + 1) if last - first + 1 == len(flat) else np.fromiter((r[0] for r in c.execute(f'SELECT id FROM record WHERE {where} ORDER BY id', args)), np.int64)
     if 'void' in names:
         out |= {k: np.full(len(flat), None, object) for k in ('void', 'more')}
         for id, *texts in c.execute(f'SELECT id, void, more FROM record WHERE coalesce(void, more) IS NOT NULL AND {where}', args):
@@ -100,7 +99,7 @@ def find(self: Records,
     "Those of them that meet all conditions. `BadRecords` for a field that no card has."
     with self.store._reading() as c:
         last = c.execute('SELECT ifnull(max(id), 0) FROM record').fetchone()[0] if self.last is None else self.last
-        return Records(self.store, [*self.conditions, *_conditions(c, where)], last)
+        return Records(self.store, [*self.conditions, *_conditions(c, where)], self.first, last)
 
 def find(
     path: str|Path|None = None, # another file than the user's own
@@ -109,21 +108,29 @@ def find(
     "Records that meet all conditions; all of them without one. `BadRecords` for a field that no card has."
     return Store(path).find(**where)
 
-# %% ../nbs/11b_recordset.ipynb #e3a859ef
+# %% ../nbs/11b_recordset.ipynb #59c10d17
+def _chunks(c: Any, first: int, last: int, *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    "Ids and columns of all chunks that have to do with these ids."
+    start = c.execute('SELECT max(first) FROM chunk WHERE first <= ?', (int(first),)).fetchone()[0] or 0
+    rows = c.execute(f'SELECT first, length(counts)/4, {", ".join(names)} FROM chunk WHERE first BETWEEN ? AND ? ORDER BY first', (start, int(last))).fetchall()
+    firsts, sizes, *columns = zip(*rows) if rows else [()]*(2 + len(names))
+    sizes = np.array(sizes, np.int64)
+    ids = np.arange(sizes.sum()) + np.repeat(np.array(firsts, np.int64) - np.cumsum(sizes) + sizes, sizes)
+    return ids, [np.frombuffer(b''.join(v), '<i4' if k in ('counts', 'cards') else '<f8') for k, v in zip(names, columns)]
+
+def _chosen(wanted: np.ndarray, counts: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Counts and samples of some of the records."
+    return (counts, samples) if wanted.all() else (counts[wanted], samples[np.repeat(wanted, counts)])
+
 def _samples_of(c: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Counts and samples of records with these ascending ids."
-    counts, parts = np.zeros(len(ids), np.int64), [np.empty(0)]
-    if not len(ids): return counts, parts[0]
-    start = c.execute('SELECT max(first) FROM samples WHERE first <= ?', (int(ids[0]),)).fetchone()[0]
-    for first, n, data in c.execute('SELECT first, counts, data FROM samples WHERE first BETWEEN ? AND ? ORDER BY first', (start or 0, int(ids[-1]))):
-        n, data = np.frombuffer(n, '<i4'), np.frombuffer(data, '<f8')
-        lo, hi = np.searchsorted(ids, [first, first + len(n)])
-        wanted = np.zeros(len(n), bool)
-        wanted[ids[lo:hi] - first] = True
-        counts[lo:hi] = n[wanted]
-        if hi > lo: parts.append(data if wanted.all() else data[np.repeat(wanted, n)])
-    return counts, np.concatenate(parts)
+    if not len(ids): return np.empty(0, np.int64), np.empty(0)
+    there, (counts, samples) = _chunks(c, ids[0], ids[-1], 'counts', 'samples')
+    wanted = np.zeros(len(there), bool)
+    wanted[np.searchsorted(there, ids)] = True
+    return _chosen(wanted, counts, samples)
 
+# %% ../nbs/11b_recordset.ipynb #81da9132
 def _spread(counts: np.ndarray, data: np.ndarray, low: np.ndarray, high: np.ndarray):
     "Fill in smallest and largest samples where no spread is given."
     some = counts > 0
@@ -165,11 +172,11 @@ def _record(row: tuple, card: dict[str, Any], samples: np.ndarray) -> Record:
     own['more'] = json.loads(own['more']) if own['more'] else None
     return Record(card.pop('metric'), unit=card.pop('unit', ''), samples=samples.tolist(), card=card, id=row[0], **own | dict(void=own['void'] or ''))
 
-# %% ../nbs/11b_recordset.ipynb #3cdbce84
+# %% ../nbs/11b_recordset.ipynb #35f6fad3
 @patch
 def __iter__(self: Records) -> Iterator[Record]:
     at = 0
-    while page := Records(self.store, [*self.conditions, (False, 'id > ?', (at,))], self.last)._some(1000):
+    while page := self._with((False, 'id > ?', (at,)))._some(1000):
         yield from page
         at = page[-1].id
 
@@ -223,10 +230,27 @@ def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return used, place[codes]
 
 @patch
+def _whole(self: Records, c: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    "Ids, cards, values and samples: out of the chunks where only cards, or being void, decide; else record by record."
+    if any(not card and sql != 'void IS NULL' for card, sql, _ in self.conditions):
+        ids, codes, value = self._columns(c, 'id', 'card', 'value')
+        return ids, codes, value, _samples_of(c, ids)
+    ids, (codes, value, counts, samples) = _chunks(c, self.first, self.last, 'cards', '"values"', 'counts', 'samples')
+    wanted = (ids >= self.first) & (ids <= self.last)
+    if cards := [(sql, args) for card, sql, args in self.conditions if card]:
+        fits = [r[0] for r in c.execute(f'SELECT id FROM card WHERE {" AND ".join(s for s, _ in cards)}', tuple(a for _, args in cards for a in args))]
+        wanted &= np.isin(codes, np.array(fits, codes.dtype))
+    if any(not card for card, *_ in self.conditions):
+        void = np.array([r[0] for r in c.execute('SELECT id FROM record WHERE void IS NOT NULL AND id BETWEEN ? AND ?', (self.first, self.last))], np.int64)
+        wanted[np.searchsorted(ids, void)] = False
+    return ids[wanted], codes[wanted], value[wanted], _chosen(wanted, counts, samples)
+
+# %% ../nbs/11b_recordset.ipynb #856344e3
+@patch
 def _given_spread(self: Records, c: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "The spread of those records that state one."
     low, high = np.full((2, len(ids)), np.nan)
-    given = Records(self.store, [*self.conditions, (False, 'coalesce(low, high) IS NOT NULL', ())], self.last)._columns(c, 'id', 'low', 'high')
+    given = self._with((False, 'coalesce(low, high) IS NOT NULL', ()))._columns(c, 'id', 'low', 'high')
     at = np.searchsorted(ids, given[0])
     low[at], high[at] = given[1:]
     return low, high
@@ -240,10 +264,10 @@ def points(self: Records,
     import pandas as pd
     valid, keys = self.find(void=False), [*by, x]
     with self.store._reading() as c:
-        ids, codes, value = valid._columns(c, 'id', 'card', 'value')
+        ids, codes, value, (counts, data) = valid._whole(c)
         used, at = _distinct(codes)
         cards = pd.DataFrame(valid._cards(c, used, [*dict.fromkeys([*keys, 'metric', 'unit'])]))
-        (counts, data), (low, high) = _samples_of(c, ids), valid._given_spread(c, ids)
+        low, high = valid._given_spread(c, ids)
     if len(kinds := cards[['metric', 'unit']].drop_duplicates()) > 1:
         raise BadRecords(f"one plot shows one metric, and these are {', '.join(kinds.metric)}: choose, for example find(metric={kinds.metric.iloc[0]!r}).")
     _spread(counts, data, low, high)
