@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -513,6 +514,26 @@ def greedy(self: Engine,
         if (now := logits(ctx, last)) != at: at, largest = now, self._rows(-1, 1)[0].argmax
         token = int(largest())
         yield token
+
+# %% ../nbs/06_engine_llamacpp.ipynb #c10c4ed1
+@patch
+def clocked(self: Engine,
+    ids: Sequence[int], # appended to the cache one at a time
+) -> list[float]:       # the clock before the first step and after each, seconds
+    "Decode steps with nothing between them but a look at the clock: no logits are read, no token is picked."
+    n, C, ctx = len(ids), self._C, ctypes.c_void_p(self._ctx)
+    if n and not 0 <= min(ids) <= max(ids) < self.vocab_size: raise EdgewbError(f'token ids must be from 0 to {self.vocab_size - 1}.')
+    if self.pos + n > self.n_ctx: raise PromptTooLong(f'{self.pos + n} tokens do not fit into a context of {self.n_ctx}.')
+    if self._stale: self._restore(None)
+    cells, sync, decode = (ctypes.c_int32*n)(*ids), C._lib['llama_synchronize'], self._bare_decode
+    sync.restype = None
+    batches = [C.llama_batch(n_tokens=1, token=ctypes.cast(ctypes.byref(cells, 4*i), type(self._batch.token))) for i in range(n)]
+    at = [perf_counter()]
+    at += [perf_counter() for code in map(decode, repeat(ctx), batches) if not (code or sync(ctx))]
+    if len(at) <= n: raise EdgewbError(f'llama.cpp could not evaluate every step: {LOG.why()}')
+    self._past[self.pos:self.pos + n] = ids
+    self.pos += n
+    return at
 
 # %% ../nbs/06_engine_llamacpp.ipynb #1197a692
 def _library_facts(C: Any) -> dict[str, Any]:

@@ -196,27 +196,25 @@ def _plain(eng: Any, logits: np.ndarray, n: int, top: int, temperature: float, t
 
 # %% ../nbs/04_session.ipynb #71e57b01
 def time_loops(
-    eng: Any,             # an engine
+    eng: Any,              # an engine
     before: Sequence[int], # fill the cache with these first, not timed
-    ids: Sequence[int],   # prefill these, timed; may be empty
-    first: int = 0,       # token that the first step feeds
-    steps: int = 0,       # greedy decode steps, each timed
-) -> dict[str, Any]:      # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran
+    ids: Sequence[int],    # prefill these, timed; may be empty
+    steps: Sequence[int],  # then feed these one at a time, each timed; may be empty
+) -> dict[str, Any]:       # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran
     "Time the engine's own loops, from an empty cache."
-    clock, out = time.perf_counter, dict(prefill_s=None, step_s=[])
+    clock, out = time.perf_counter, dict(prefill_s=None)
     eng.trim(0)
-    if len(before): eng.eval(before)
+    if before: eng.eval(before)
     start, t = eng.pos, clock()
-    if len(ids): eng.eval(ids); out['prefill_s'] = clock() - t
-    at = [clock()]
-    for _ in eng.greedy(first, steps) if hasattr(eng, 'greedy') else _steps(eng, first, steps): at.append(clock())
+    if ids: eng.eval(ids); out['prefill_s'] = clock() - t
+    at = (getattr(eng, 'clocked', None) or (lambda s: _clocked(eng, s)))(steps)
     return out | dict(step_s=[b - a for a, b in zip(at, at[1:])], n=eng.pos - start)
 
-def _steps(eng: Any, token: int, n: int):
-    "Greedy steps through `eval`."
-    for _ in range(min(n, eng.n_ctx - eng.pos)):
-        token = int(eng.eval([token]).argmax())
-        yield token
+def _clocked(eng: Any, steps: Sequence[int]) -> list[float]:
+    "The clock before the first step and after each, for engines without a loop of their own."
+    at = [time.perf_counter()]
+    for token in steps: eng.eval([token]); at.append(time.perf_counter())
+    return at
 
 # %% ../nbs/04_session.ipynb #08491b46
 BATCH_S = 0.01 # seconds; half of what a 50 Hz view shows
@@ -393,13 +391,12 @@ def pos(self: Session) -> int:
 def timed(self: Session,
     before: Sequence[int] = (), # fill the cache with these first, not timed
     ids: Sequence[int] = (),    # prefill these
-    first: int = 0,             # token that the first step feeds
-    steps: int = 0,             # greedy decode steps
+    steps: Sequence[int] = (),  # then feed these one at a time, as decoding does
 ) -> dict[str, Any]:            # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran
     "Time the engine's own loops inside the worker, from an empty cache. `PromptTooLong` if the context has no room."
-    total = len(before) + len(ids) + steps
+    total = len(before) + len(ids) + len(steps)
     if total > self.n_ctx: raise PromptTooLong(f'{total} tokens do not fit the context of {self.n_ctx}: open the session with n_ctx={total} or more.')
-    return self._call('timed', before=[int(t) for t in before], ids=[int(t) for t in ids], first=int(first), steps=steps)
+    return self._call('timed', **{k: [int(t) for t in v] for k, v in dict(before=before, ids=ids, steps=steps).items()})
 
 # %% ../nbs/04_session.ipynb #04c00002
 @patch
