@@ -59,7 +59,7 @@ def eog_ids(
         if eos is not None: return frozenset([eos] if isinstance(eos, int) else eos)
     return frozenset()
 
-# %% ../nbs/02_tokens.ipynb #41013f27
+# %% ../nbs/02_tokens.ipynb #ea0bd536
 def suppressed_ids(
     folder: Path, # checkpoint folder
 ) -> frozenset[int]:
