@@ -102,7 +102,8 @@ def _sharing(root: Path) -> Sharing:
         return float(m[1])/100 if m else None
     info = {k: int(v)*1024 for k, v in re.findall(r'^(Swap\w+): +(\d+) kB', _read(root/'proc/meminfo'), re.M)}
     total, free = info.get('SwapTotal'), info.get('SwapFree')
-    return Sharing(int(quota['nr_periods']) if quota else None, int(quota['nr_throttled']) if quota else None,
+    count = lambda name: int(quota[name]) if name in quota else None
+    return Sharing(count('nr_periods'), count('nr_throttled'),
                    times[7]/max(1, sum(times[:8])) if len(times) > 7 else None, waiting('cpu'), waiting('memory'), total, None if total is None or free is None else total - free)
 
 # %% ../nbs/01h_condition.ipynb #a00fd5cc
@@ -125,7 +126,7 @@ def _lines(c: Condition) -> list[tuple[str, str]]:
     share = lambda x, what: x is not None and f'{x:.1%} {what}'
     return [('clock', some(k.governor and f'governor {k.governor}', k.preference and f'preference {k.preference}', ghz(k.now, 'now'), ghz(k.allowed, 'allowed'), ghz(k.highest, 'possible'))),
             ('heat', some(h.celsius and f'{h.celsius:.0f} °C', h.limit and f'limit {h.limit:.0f} °C', h.events is not None and not h.said and f'slowed down {h.events} times since the start', *h.said)),
-            ('quota', some(s.periods is not None and (f'used up in {s.periods_stopped:,} of {s.periods:,} periods' if s.periods else 'none'))),
+            ('quota', some(s.periods is not None and (f'used up in {s.periods_stopped or 0:,} of {s.periods:,} periods' if s.periods else 'none'))),
             ('others', some(share(s.stolen, 'of the time stolen by the host'), share(s.waiting_cpu, 'waiting for a core'), share(s.waiting_memory, 'waiting for memory'))),
             ('swap', some(s.swap is not None and ('none' if not s.swap else f'{human_bytes(s.swapped or 0)} of {human_bytes(s.swap)} in use')))]
 

@@ -148,6 +148,7 @@ def _ask_vulkan() -> dict[str, Any]:
     if not shutil.which('vulkaninfo'): return dict(absent=True)
     said = subprocess.run(['vulkaninfo', '--summary'], capture_output=True, text=True, errors='replace')
     named = re.findall(r'^\s*deviceType\s*= PHYSICAL_DEVICE_TYPE_(\w+)\n\s*deviceName\s*= (.*)$', said.stdout, re.M)
+    if 'ERROR_INCOMPATIBLE_DRIVER' in said.stderr + said.stdout: return dict(devices=[]) # the loader's word for: there is no driver
     if said.returncode and not named: return dict(error=(said.stderr.strip().splitlines() or ['vulkaninfo failed'])[-1][:200])
     return dict(devices=[f'{kind.lower().replace("_", " ")} {name.strip()}' for kind, name in named])
 
@@ -233,8 +234,9 @@ def judge_llamacpp(
         out.append(Finding('warning', topic, f'it was compiled without {_what_for(lacks)}, which this CPU has.', anew))
     gcc = re.match(r'GCC (\d+)', said.get('compiler') or '')
     if 'AMX_INT8' in features and 'AMX-INT8' in hw.isa and gcc and int(gcc[1]) < 14:
+        newer = next((v for v in range(20, 13, -1) if shutil.which(f'g++-{v}')), 0)
         out.append(Finding('warning', topic, f"its AMX code was compiled by {said['compiler']}, which breaks it (llama.cpp issue 20824), so edgewb leaves the AMX tiles unused.",
-                           f'Compile it with GCC 14 or newer: {rebuild(hw, gcc=14)}'))
+                           ('Compile it with a newer GCC: ' if newer else 'Install GCC 14 or newer (apt-get install g++-14 where the distribution has it, conda install -c conda-forge gxx=14 elsewhere), then: ') + rebuild(hw, gcc=newer or 14)))
     if proof is not None and (hollow := [f for f in features if f in PROOF and f not in proof and f != 'AVX_VNNI']):
         out.append(Finding('note', topic, f"it lists {', '.join(hollow)}, but no such instruction is in its machine code."))
     return out

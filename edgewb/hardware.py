@@ -50,7 +50,7 @@ def isa(
 # %% ../nbs/01_hardware.ipynb #861e0ff6
 def _read(path: Path) -> str:
     try: return path.read_text(encoding='utf8', errors='replace').strip('\0\n ')
-    except OSError: return ''
+    except (OSError, ValueError): return '' # a damaged path can hold what no path may
 
 def _number(path: Path) -> int|None:
     "A count or a size such as 2048K."
@@ -59,7 +59,7 @@ def _number(path: Path) -> int|None:
 
 def _cpus(text: str) -> set[int]:
     "'0-3,8' -> {0, 1, 2, 3, 8}"
-    return {i for a, b in re.findall(r'(\d+)(?:-(\d+))?', text) for i in range(int(a), int(b or a) + 1)}
+    return {i for a, b in re.findall(r'(\d+)(?:-(\d+))?', text) for i in range(int(a), min(int(b or a), 1 << 16) + 1)}
 
 # %% ../nbs/01_hardware.ipynb #267be17b
 ARM_PARTS = { # implementer 0x41, Arm itself; numbers from Linux, arch/arm64/include/asm/cputype.h
@@ -100,7 +100,7 @@ def _cpuinfo(text: str) -> dict:
     arch, flags = _flags(field)
     cpu, counted = _model(field), field('# processors')
     return dict(cpu=cpu and ' '.join(cpu.split()), arch=arch, isa=isa(flags), flags=tuple(sorted(set(flags))),
-                logical=int(counted[0]) if counted else len(field('processor')) or None,
+                logical=int(counted[0]) if counted and counted[0].strip().isdecimal() else len(field('processor')) or None,
                 virtual='hypervisor' in flags if arch == 'x86_64' and field('vendor_id') else None)
 
 # %% ../nbs/01_hardware.ipynb #15d3b7df
@@ -192,7 +192,7 @@ def _cpu_limit(root: Path) -> float|None:
     for g in _groups(root, 'cpu'):
         quota, _, period = _read(g/'cpu.max').partition(' ')
         if not quota: quota, period = _read(g/'cpu.cfs_quota_us'), _read(g/'cpu.cfs_period_us')
-        if quota.isdigit() and period.isdigit(): limits.append(int(quota)/int(period))
+        if quota.isdecimal() and period.isdecimal() and int(period): limits.append(int(quota)/int(period))
     return min(limits, default=None)
 
 def _cpuset(root: Path) -> int|None:
@@ -279,7 +279,7 @@ class Hardware:
     virtual: bool|None = None           # under a hypervisor
     load: float|None = None             # mean number of running programs over the last minute
     clusters: tuple[Cores, ...] = ()    # kinds of core, the fastest first; () when all are alike
-    flags: tuple[str, ...] = ()         # every instruction set, as the operating system spells it
+    flags: tuple[str, ...] = ()         # every instruction set, as Linux spells it; () where not all are known
 
     def to_dict(self) -> dict:
         "All fields and the fingerprint, for JSON."
@@ -321,7 +321,7 @@ def _sysctl(text: str) -> dict:
     ctl = dict(re.findall(r'^([\w.]+): (.*)$', text, re.M))
     have = {k.rpartition('.')[2].removeprefix('FEAT_').lower() for k, v in ctl.items() if k.startswith('hw.optional.') and v == '1'}
     intel = (ctl.get('machdep.cpu.features', '') + ' ' + ctl.get('machdep.cpu.leaf7_features', '')).lower().split()
-    flags = {_MAC[h] for h in have | set(intel) if h in _MAC}
+    flags = {_MAC[h] for h in have | set(intel) if h in _MAC} | set(intel)
     size = lambda *keys: next((int(ctl[k]) for k in keys if ctl.get(k, '').isdigit()), 0)
     level, fast = lambda i, k: f'hw.perflevel{i}.{k}', 'hw.perflevel0.'
     clusters = tuple(Cores(ctl.get(level(i, 'name'), f'level {i}').lower(), (), size(level(i, 'physicalcpu')), size(level(i, 'logicalcpu'))) for i in range(size('hw.nperflevels')))
@@ -344,8 +344,8 @@ def _windows() -> dict:
     has = ctypes.windll.kernel32.IsProcessorFeaturePresent # numbers: PF_* in winnt.h
     flags = [f for n, f in ((40, 'avx2'), (19, 'asimd'), (43, 'asimddp')) if has(n)]
     mem = psutil.virtual_memory()
-    return dict(cpu=cpu, physical=psutil.cpu_count(logical=False), logical=psutil.cpu_count(), isa=isa(flags), flags=tuple(flags),
-                memory=mem.total, available=mem.available, accelerators=_nvidia_smi())
+    return dict(cpu=cpu, physical=psutil.cpu_count(logical=False), logical=psutil.cpu_count(), isa=isa(flags), # `flags` stays empty: Windows names too few of them to say what is missing
+                               memory=mem.total, available=mem.available, accelerators=_nvidia_smi())
 
 # %% ../nbs/01_hardware.ipynb #1466de6e
 def detect(

@@ -1,5 +1,5 @@
 "Machines that are not here, from what their operating systems would say."
-import json, platform, subprocess, sys, types
+import json, platform, random, subprocess, sys, types
 import pytest
 from edgewb import hardware
 from edgewb.core import EdgewbError
@@ -98,6 +98,7 @@ def test_macos(monkeypatch, said, arch, isa, gpu):
     monkeypatch.setattr(subprocess, 'run', lambda *a, **k: types.SimpleNamespace(stdout=said))
     monkeypatch.setattr(platform, 'machine', lambda: arch)
     facts = hardware._mac()
+    assert {'asimddp', 'i8mm'} <= set(facts['flags']) if arch == 'arm64' else {'avx', 'f16c', 'avx2', 'bmi1'} <= set(facts['flags'])
     assert (facts['isa'], facts['accelerators'], facts['memory']) == (isa, gpu, 2**34)
     assert Hardware(**facts).caches == facts['caches']
 
@@ -136,6 +137,21 @@ def test_three_kinds_of_core_by_capacity(tmp_path):
     top = 'sys/devices/system/cpu/cpu{}/cpu_capacity'
     hw = put(tmp_path, {top.format(i): c for i, c in enumerate(('1024', '768', '768', '250'))})
     assert [(c.kind, c.cpus) for c in hw.clusters] == [('performance', (0,)), ('middle', (1, 2)), ('efficiency', (3,))]
+
+
+@pytest.mark.parametrize('name', [n for n in FOREIGN if n != 'm2'])
+def test_damaged_files_are_never_a_traceback(name, tmp_path):
+    from edgewb.condition import condition
+    rng, root = random.Random(name), unpack(name, tmp_path)
+    files = sorted(p for p in root.rglob('*') if p.is_file())
+    for _ in range(10):
+        for p in rng.sample(files, min(len(files), 25)):
+            raw = bytearray(p.read_bytes())
+            for _ in range(rng.randint(1, 4)):
+                if raw: raw[rng.randrange(len(raw))] = rng.choice(b'\x00\xff-:, x9\n')
+            p.write_bytes(raw[:rng.randint(0, len(raw))] if rng.random() < 0.2 else raw)
+        hw = detect(root)
+        assert repr(hw) and hw._repr_html_() and json.dumps(hw.to_dict()) and repr(condition(root))
 
 
 def test_no_such_machine():
