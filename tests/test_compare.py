@@ -75,3 +75,21 @@ def test_two_threads_may_hash_the_same_new_file(tmp_path, monkeypatch):
         f = tmp_path/f'{i}.bin'
         f.write_bytes(bytes([i])*1000)
         with ThreadPoolExecutor(8) as pool: assert len(set(pool.map(content_hash, [f]*8))) == 1
+
+
+def test_the_cell_magic_takes_a_picture(tmp_path):
+    from PIL import Image
+    from edgewb.nano.media import Picture, Thing, paint
+    from edgewb.widgets import compare_magic
+    spots = ((82, 62), (43, 21), (52, 53), (14, 64))
+    Image.fromarray(paint(Picture(96, 96, 96, 0, tuple(Thing('square', 'orange', x, y, 10) for x, y in spots)))).save(tmp_path/'four squares.png')
+    (tmp_path/'text.png').write_text('no picture')
+    line = "llama.cpp:Q8_0 --model nano-dense --max-tokens 8 --media '{}'"
+    for name, said in (('four squares.png', '4'), ('text.png', ''), ('gone.png', '')):
+        w = compare_magic(line.format(tmp_path/name), 'How many shapes?\n')
+        try:
+            w.result(120)
+            lane = w._lanes[0]
+            if said: assert lane.phase == 'done' and w.replies[0].text.strip() == said
+            else: assert lane.phase == 'error' and isinstance(lane.error, core.BadMedia) and name in lane.note, lane.note
+        finally: w.close()
