@@ -79,6 +79,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'edgewb.cli.Progress.__init__': ('cli.html#progress.__init__', 'edgewb/cli.py'),
                             'edgewb.cli.Progress.done': ('cli.html#progress.done', 'edgewb/cli.py'),
                             'edgewb.cli._end_now': ('cli.html#_end_now', 'edgewb/cli.py'),
+                            'edgewb.cli.bench': ('cli.html#bench', 'edgewb/cli.py'),
                             'edgewb.cli.compare': ('cli.html#compare', 'edgewb/cli.py'),
                             'edgewb.cli.conform': ('cli.html#conform', 'edgewb/cli.py'),
                             'edgewb.cli.doctor': ('cli.html#doctor', 'edgewb/cli.py'),

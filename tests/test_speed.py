@@ -133,3 +133,11 @@ def test_targets_that_look_alike_get_names(sessions):
 def test_what_others_import_is_still_there():
     from edgewb.speed import Samples, Speed, busy, measure, order
     assert callable(measure) and callable(busy) and order(2, 1) == [1, 0] and f'{Samples([1., 2., 3.]):.0f}' == '2 (1 to 3)' and Speed()
+
+
+def test_command(capsys):
+    from edgewb.cli import main
+    assert main(['bench', 'llama.cpp:Q4_K_M,threads=1', '--plan', 'pp8', 'tg2', '--rounds', '2', '--busy', '100', '--drift', '9900', '--json']) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['machine'] and [r['test'] for r in said['rows']] == ['pp8', 'tg2'] and said['results']['tg2']['samples']
+    assert main(['bench', '--plan', 'pp8x']) == 2 and 'is no test' in capsys.readouterr().err
