@@ -1,5 +1,5 @@
 "Records survive what happens to files: two writers, kill -9, full disks, other programs, older versions; and no value gets lost on the way in and out."
-import csv, json, math, os, random, resource, shutil, signal, sqlite3, string, subprocess, sys, time
+import csv, json, math, os, random, signal, sqlite3, string, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -353,6 +353,36 @@ def test_an_older_schema_is_read_and_grows(tmp_path, monkeypatch):
     records.add(metric='m', value=2., engine='torch', kernel='vnni', path=tmp_path/'r')
     assert [r['kernel'] for r in records.find(tmp_path/'r')] == ['amx', 'vnni'] and len(records.find(tmp_path/'r', kernel='*')) == 2
     assert records.find(tmp_path/'r').frame().kernel.tolist() == ['amx', 'vnni']
+
+
+# --- results
+
+def test_a_bench_becomes_records_with_those_that_do_not_count():
+    from types import SimpleNamespace as Some
+    class Measured:
+        unit = 'ms'
+        def rows(self): return [dict(name='a', low=9., high=12., n=3, reason='3 of them: busy'), dict(name='b', low=math.nan, high=math.nan, n=0, reason='cache hit')]
+        def values(self, name, void=False): return [[10., 11, 12], [99.]][void] if name == 'a' else [[], [5.]][void]
+    cost = Some(target='a', load_s=.5, memory=dict(anonymous=10, why='x'), joules_token=None)
+    kept = records.add(records.from_bench(Some(results={'ttft128': Measured()}, costs=[cost]), dict(a=dict(engine='torch'), b=dict(engine='openvino'))))
+    assert [(r.metric, r.unit, r.value, r.void, r['engine']) for r in kept] == [
+        ('ttft', 's', pytest.approx(.011), '', 'torch'), ('ttft', 's', pytest.approx(.099), '3 of them: busy', 'torch'), ('ttft', 's', pytest.approx(.005), 'cache hit', 'openvino'),
+        ('load', 's', .5, '', 'torch'), ('memory_anonymous', 'B', 10., '', 'torch')]
+    assert (kept[0].low, kept[0].high) == (pytest.approx(.009), pytest.approx(.012)) and kept[0].more == dict(spread='95% interval') and kept[0]['n_prompt'] == 128
+
+
+def test_run_cards_tell_targets_apart_and_the_same_one_together(tmp_path):
+    "Made of plain data: what a session says of itself, whatever the engine."
+    from types import SimpleNamespace as Some
+    from edgewb.runcard import ids_hash, run_card
+    def session(**kw):
+        build = Some(sha256='ab'*32, bpw=4.5, path=tmp_path/'model.bin', bytes=10)
+        return Some(target=Some(model='nano', engine='new', format='q', settings=kw), build=build, n_ctx=64, info=dict(version='1.0', threads=kw.get('threads', 2), anything=[1, {'x': 2}]))
+    a, b, c = (records.add(metric='m', value=1., **run_card(session(**kw), [2, 3])) for kw in (dict(threads=1), dict(threads=1), dict(threads=2)))
+    with sqlite3.connect(Store().path) as db: assert db.execute('SELECT count(*) FROM card').fetchone()[0] == 2
+    r = a[0]
+    assert (r['engine_version'], r['n_threads'], r['settings'], r['prompt_sha256'], r['model_filename']) == ('1.0', 1, dict(threads=1, n_ctx=64), ids_hash([2, 3]), 'model.bin')
+    assert r['engine_info']['anything'] == [1, {'x': 2}] and r['command'] == "edgewb.load('nano', 'new', 'q', n_ctx=64, threads=1)" and r['machine']['memory'] and 'load' not in r['machine']
 
 
 # --- llama-bench
