@@ -23,6 +23,7 @@ _PUBLIC = {
     'reply': 'Event Parser events parse',
     'tools': 'Tool call converse declare tool turn',
     'session': 'Reply Session Target Token generate load stream',
+    'speed': 'Bench bench',
     'compare': 'Comparison compare',
     'conform': 'Conformance conform',
     'doctor': 'Checkup doctor',
@@ -47,6 +48,7 @@ if _TYPE_CHECKING:
     from .reply import Event, Parser, events, parse
     from .tools import Tool, call, converse, declare, tool, turn
     from .session import Reply, Session, Target, Token, generate, load, stream
+    from .speed import Bench, bench
     from .compare import Comparison, compare
     from .conform import Conformance, conform
     from .doctor import Checkup, doctor
