@@ -125,7 +125,7 @@ def header_of(s):
 
 def sparse(path, s, types=None, meta=None):
     "A GGUF file of a model's full size whose data is a hole: nothing is written but the header."
-    ts = [(t.name, t.shape[::-1], types[t.name] if types else _plain(t, 'BF16')) for t in gguf_tensors(s, True) if not types or t.name in types]
+    ts = [(t.name, t.shape[::-1], types[t.name] if types else _plain(t, s.dtype)) for t in gguf_tensors(s, True) if not types or t.name in types]
     return hole(path, meta or header_of(s), ts)
 
 def hole(path, meta, tensors, fill=None):
