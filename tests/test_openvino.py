@@ -317,7 +317,7 @@ def test_one_thread_in_bfloat16_is_refused_where_it_would_crash():
 @pytest.mark.parametrize('tokens', [[-1], [1 << 20], [5, 1024]])
 def test_ids_outside_the_vocabulary(engine, tokens):
     before = engine.pos
-    with pytest.raises(EdgewbError, match='token ids must be from 0 to 1023'): engine.eval(tokens)
+    with pytest.raises(EdgewbError, match='token ids must be from 0 to 1023|no soft token'): engine.eval(tokens)
     assert engine.pos == before
 
 def test_nothing_to_evaluate(engine):
