@@ -91,7 +91,7 @@ def test_ranges_hold_what_they_promise_on_machines_drawn_from_the_model(pool):
     works = [Work(w, k, n, 0, 0, 0) for w, k, n in ((1.5e9, 1e7, 900), (3e9, 5e7, 1100), (7e9, 2e8, 1400), (1.8e10, 1e8, 1700))]
     for kind in m.kinds:
         i = m.kinds.index(kind)
-        for _ in range(40):
+        for _ in range(20):
             share, launch = np.exp(m.mu[i] + np.sqrt(m.var[i])*rng.standard_t(3, 2))
             rows = [Speed('drawn', 'drawn', kind, 1e11, None, '', '', w) for w in works]
             found = pool.machine(kind).decode(rows)
