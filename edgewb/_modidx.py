@@ -1591,6 +1591,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'edgewb.speed.Bench.frame': ('speed.html#bench.frame', 'edgewb/speed.py'),
                               'edgewb.speed.Bench.rows': ('speed.html#bench.rows', 'edgewb/speed.py'),
                               'edgewb.speed.Bench.to_dict': ('speed.html#bench.to_dict', 'edgewb/speed.py'),
+                              'edgewb.speed.Bench.to_records': ('speed.html#bench.to_records', 'edgewb/speed.py'),
                               'edgewb.speed.Costs': ('speed.html#costs', 'edgewb/speed.py'),
                               'edgewb.speed.Samples': ('speed.html#samples', 'edgewb/speed.py'),
                               'edgewb.speed.Samples.__format__': ('speed.html#samples.__format__', 'edgewb/speed.py'),
