@@ -81,6 +81,14 @@ def _places(model: Any) -> Iterator[tuple[str, Any]]:
     for name, p in model.named_parameters():
         yield name, p.data
         if name.endswith('gate_up_proj'): yield from ((f'{name}.{half}', x) for half, x in zip(('gate', 'up'), p.data.chunk(2, 1)))
+        for d in range(p.ndim if p.ndim == 3 else 0):
+            if p.shape[d] == 2: yield from ((f'{name}.{i}', p.data.select(d, i)) for i in range(2))
+
+def _alike(model: Any, shape: tuple[int, ...]) -> list[tuple[str, Any]]:
+    "The places that numbers of a shape may belong to."
+    n = int(np.prod(shape))
+    places = [(name, p) for name, p in _places(model) if p.numel() == n]
+    return [x for x in places if x[1].shape == shape] or [(name, p.view(shape)) for name, p in places if p.is_contiguous()]
 
 def _off(x: Any, p: Any) -> float:
     "How far two tensors of one shape are apart, in lengths of the second, by their first rows."
@@ -95,12 +103,12 @@ def wear(
     "Put a build's rounded weights into a model, for good. `BadBuild` where one of them is nothing that the checkpoint has."
     import torch
     by_shape, moved = {}, {}
-    for name, p in _places(model): by_shape.setdefault(tuple(p.shape), []).append((name, p, p.clone()))
     for name, x in rounded(path):
         x = torch.from_numpy(np.ascontiguousarray(x))
-        far, _, i = min(((_off(x, old), n, i) for i, (n, _, old) in enumerate(by_shape.get(tuple(x.shape), ()))), default=(9, '', 0))
+        if x.shape not in by_shape: by_shape[x.shape] = [(n, p, p.clone()) for n, p in _alike(model, x.shape)]
+        far, _, i = min(((_off(x, old), n, i) for i, (n, _, old) in enumerate(by_shape[x.shape])), default=(9, '', 0))
         if far > FAR: raise BadBuild(f'{name} ({" x ".join(map(str, x.shape))}) in {path.name} is no rounded weight of this checkpoint: give the one that the build was made from.')
-        where, p, old = by_shape[tuple(x.shape)][i]
+        where, p, old = by_shape[x.shape][i]
         moved[where] = float((x - old).norm()/old.norm().clamp(min=1e-12))
         with torch.no_grad(): p.copy_(x)
     return moved

@@ -60,6 +60,14 @@ def test_rounded_weights_are_those_of_the_file():
         assert (found[t.name].ravel() == (b['d'].astype(np.float32)[:, None]*b['q']).ravel()).all()
     assert rounded.is_rounded(file) and not rounded.is_rounded(weights.build('nano', 'llama.cpp', 'F16').path) and not rounded.is_rounded(NANO)
 
+def test_rounded_towers_find_their_places():
+    "A build keeps the two halves of the position table apart; every rounded constant belongs somewhere."
+    model = mutants_media.Shown(weights.resolve('nano-dense')).model
+    build = weights.build('nano-dense', 'openvino', 'int8').path
+    moved = rounded.wear(model, build)
+    assert len(moved) == len(list(rounded.rounded(build))) and max(moved.values()) < .02
+    assert {k for k in moved if k.endswith(('table.0', 'table.1'))}
+
 def test_weights_of_another_checkpoint_are_refused():
     other = weights.build('nano-dense', 'llama.cpp', 'Q8_0').path
     cell, = conform.conform('llama.cpp:Q8_0', str(other), ['not_window_long'], reference=NANO).cells
