@@ -188,6 +188,8 @@ class Bench:
     ids_sha256: str                  # of the token ids that all targets got
     n_ids: int
     note: str = ''
+    cards: dict[str, dict[str, Any]] = field(default_factory=dict) # run cards by target: see `runcard`
+    watch: Any = None                # when it was, and how busy the machine was
 
     def __getitem__(self, test: str) -> Measured: return self.results[test]
 
@@ -216,6 +218,12 @@ def frame(self: Bench):
     "A pandas DataFrame, a row for each target and test."
     import pandas as pd
     return pd.DataFrame(self.rows())
+
+@patch
+def to_records(self: Bench) -> list[Any]:
+    "Its facts with their run cards: `records.add(bench)` keeps them, those that don't count too."
+    from edgewb.runcard import from_bench
+    return from_bench(self, watch=self.watch)
 
 @patch
 def to_dict(self: Bench) -> dict[str, Any]:
@@ -317,19 +325,23 @@ def bench(
 
 # %% ../nbs/09_speed.ipynb #ec69486c
 def _bench(opened: Sequence[Session], tests: Sequence[Test], rules: Rules, at_random: bool, text: str, starts: Sequence[dict], say: Callable, stopped: Callable) -> Bench:
+    from edgewb.runcard import run_card, watch
     n, names = max(t.tokens for t in tests), _names(opened)
     ids = random_ids(n, _bos(opened[0]), min(_vocab(s) for s in opened)) if at_random else _same_ids(opened, n, text)
     anchor, results = _anchor(opened[0], ids), {}
-    for t in tests:
-        cs = [Candidate(name, lambda s=s: reading(s, t, ids)) for name, s in zip(names, opened)]
-        results[str(t)] = run(cs, anchor, rules, t.unit, t.kind == 'ttft', progress=lambda what: say(f'{t}: {what}'), stopped=stopped)
+    with watch() as w:
+        for t in tests:
+            cs = [Candidate(name, lambda s=s: reading(s, t, ids)) for name, s in zip(names, opened)]
+            results[str(t)] = run(cs, anchor, rules, t.unit, t.kind == 'ttft', progress=lambda what: say(f'{t}: {what}'), stopped=stopped)
     costs = []
     for name, s, start in zip(names, opened, starts):
         joules, meter = _joules(s, ids, min(64, s.n_ctx))
         costs.append(Costs(name, s.build.bytes, s.load_s, start, asdict(memory(s.pid, s.info)), joules, meter))
     sha = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     notes = {m.note for m in results.values() if m.note} | {c['why'] for c in starts if 'why' in c}
-    return Bench([str(t) for t in tests], results, costs, 'random ids' if at_random else 'English text', sha, n, '; '.join(sorted(notes)))
+    text = 'random ids' if at_random else 'English text'
+    cards = {name: run_card(s, ids, prompt=text) for name, s in zip(names, opened)}
+    return Bench([str(t) for t in tests], results, costs, text, sha, n, '; '.join(sorted(notes)), cards, w)
 
 # %% ../nbs/09_speed.ipynb #66d499b0
 def _names(opened: Sequence[Session]) -> list[str]:
