@@ -61,7 +61,7 @@ def _rate(p: Profile, kind: str, names: str) -> float|None:
 def _bandwidth(p: Profile, m: Memory) -> tuple[float, str]:
     if m.bandwidth: return float(m.bandwidth), ''
     if m.measured: return float(m.measured)/.8, 'its bandwidth was measured, which finds about four fifths of the theoretical one'
-    raise Unsupported(f"the profile of {p.name} doesn't say memory.bandwidth: add it, or give bandwidth= in bytes a second.")
+    raise Unsupported(f"the profile of {p.name} doesn't say memory.bandwidth: add it, or give bandwidth= in bytes a second (--bandwidth in GB/s).")
 
 # %% ../nbs/14_roofline.ipynb #a08b8733
 def place(
