@@ -51,6 +51,7 @@ def _entries(path: Path, salvage: bool = False) -> list[dict[str, Any]]:
     if not rows or 'avg_ts' not in rows[0]: raise BadRecords(f'{path.name} is no output of llama-bench: nothing was imported.')
     return [{k: v for k, v in r.items() if k} for r in rows]
 
+# %% ../nbs/11d_llamabench.ipynb #28c4de5f
 def _from_sqlite(path: Path) -> list[dict[str, Any]]:
     try:
         with closing(sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True)) as c:
@@ -64,6 +65,7 @@ _FLAGS = dict(cuda='CUDA', vulkan='Vulkan', kompute='Kompute', metal='Metal', op
 
 def _metric(n_prompt: int, n_gen: int) -> str: return 'total_tps' if n_prompt and n_gen else 'decode_tps' if n_gen else 'prefill_tps'
 
+# %% ../nbs/11d_llamabench.ipynb #ef02ccba
 def _modern(e: dict[str, Any]) -> dict[str, Any]:
     "What older versions wrote, in newer words, beside their own."
     on = [name for k, name in _FLAGS.items() if str(e.get(k, '')).lower() in ('1', 'true')]
@@ -86,6 +88,7 @@ def _record(e: dict[str, Any], i: int, name: str, origin: str) -> Record:
     extra = {} if ns else dict(low=mean - spread, high=mean + spread, more=dict(spread='standard deviation', stddev_ts=spread))
     return Record(_metric(int(e['n_prompt']), int(e['n_gen'])), None if ns else mean, 'tok/s', [1e9*tokens/t for t in ns], time=began, card=card, **extra)
 
+# %% ../nbs/11d_llamabench.ipynb #a59fb16f
 def _bool(v: Any) -> Any: return dict(true=1, false=0).get(v, v) if isinstance(v, str) else int(v) if isinstance(v, bool) else v
 
 def _seconds(text: str) -> float:
@@ -113,6 +116,7 @@ _TABLE = ('build_commit build_number cpu_info gpu_info backends model_filename m
 _KIND = {k: FIELDS[k][0] for k in _TABLE} | dict(test_time='TEXT', avg_ns='INTEGER', stddev_ns='INTEGER', avg_ts='REAL', stddev_ts='REAL')
 _BOOLS = ('cpu_strict', 'no_kv_offload', 'use_mmap', 'use_direct_io', 'embeddings', 'no_host', 'repack')
 
+# %% ../nbs/11d_llamabench.ipynb #f27b6d70
 def _entry(r: Record) -> dict[str, Any]:
     "A record in llama-bench's words."
     from datetime import datetime, timezone
@@ -152,12 +156,14 @@ def _jsonl(path: Path, entries: list[dict]): path.write_text(''.join(json.dumps(
 
 def _row(e: dict[str, Any]) -> list: return [int(e[k]) if isinstance(e[k], bool) else e[k] for k in _KIND]
 
+# %% ../nbs/11d_llamabench.ipynb #acea8a57
 def _csv(path: Path, entries: list[dict]):
     with open(path, 'w', newline='', encoding='utf8') as f:
         w = csv.writer(f, quoting=csv.QUOTE_ALL)
         w.writerow(_KIND)
         w.writerows(map(_row, entries))
 
+# %% ../nbs/11d_llamabench.ipynb #5b862e01
 def _sqlite(path: Path, entries: list[dict]):
     try:
         with closing(sqlite3.connect(path)) as c:

@@ -115,6 +115,7 @@ APPLICATION, VERSION = 0x65647762, 1 # in the file's header: 'edwb'; raised when
 WAIT = 60.   # seconds to wait for another writer
 CHUNK = 4096 # records that share a row of samples
 
+# %% ../nbs/11a_records.ipynb #2d998eda
 def _schema(fields: Iterable[str]) -> Iterator[str]:
     columns = ', '.join(f'"{k}" {FIELDS[k][0].replace("PART", "TEXT").replace("JSON", "TEXT")}' for k in fields)
     yield f'CREATE TABLE card(id INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE, {columns}, more TEXT)'
@@ -190,6 +191,7 @@ def _reading(self: Store) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as e: raise _trouble(e, self.path) from None
     finally: c.close()
 
+# %% ../nbs/11a_records.ipynb #7beb11d6
 def _memory() -> sqlite3.Connection:
     "No records."
     c = sqlite3.connect(':memory:', isolation_level=None)
@@ -265,6 +267,7 @@ def _of_frame(df: Any, card: dict, samples: Any) -> tuple[list[dict], np.ndarray
     if samples is None: samples = df['samples'].tolist() if 'samples' in df else [()]*len(df)
     return [card | row for row in df[names].iloc[first].to_dict('records')] if names else [card]*len(first), code, own, samples
 
+# %% ../nbs/11a_records.ipynb #f0a73cb2
 def _seconds(v: Any) -> np.ndarray:
     "Seconds since 1970 of a column of dates or numbers."
     if v.dtype.kind in 'fiu': return v.to_numpy()
@@ -316,6 +319,7 @@ def _insert(c: sqlite3.Connection, columns: dict[str, Any], n: int, rows: int = 
         c.executemany(head + ', '.join([slots]*rows), (flat[i:i + rows*wide] for i in range(0, whole, rows*wide)))
         c.executemany(head + slots, (flat[i:i + wide] for i in range(whole, len(flat), wide)))
 
+# %% ../nbs/11a_records.ipynb #2af59e72
 def _insert_chunks(c: sqlite3.Connection, first: int, ids: np.ndarray, value: np.ndarray, counts: np.ndarray, samples: np.ndarray):
     "Cards, values and samples of records that start at `first`, as columns."
     ends = np.concatenate([[0], np.cumsum(counts)])
@@ -359,6 +363,7 @@ def add(
 
 _ELSEWHERE = dict(recordset='Records find', runcard='watch run_card from_samples from_speed from_quality from_bench', llamabench='import_llama_bench export_llama_bench')
 
+# %% ../nbs/11a_records.ipynb #870f06f4
 def __getattr__(name: str) -> Any:
     for module, names in _ELSEWHERE.items():
         if name in names.split(): return getattr(import_module(f'edgewb.{module}'), name)

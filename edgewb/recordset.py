@@ -45,6 +45,7 @@ def _conditions(c: Any, where: dict[str, Any]) -> list[tuple[bool, str, tuple]]:
         out.append((True, *_clause(k, rare if k not in FIELDS else f'ifnull("{k}", {rare})' if k in have else rare, v)))
     return out
 
+# %% ../nbs/11b_recordset.ipynb #0479a193
 def _when(v: Any) -> float|None:
     "Seconds since 1970 of a date, a text or a number."
     import pandas as pd
@@ -84,6 +85,7 @@ def _columns(self: Records, c: Any, *names: str) -> list[np.ndarray]:
             out['void'][i], out['more'][i] = texts
     return [out[k] for k in names]
 
+# %% ../nbs/11b_recordset.ipynb #701ec39e
 @patch
 def __len__(self: Records) -> int:
     if '_n' not in self.__dict__:
@@ -101,6 +103,7 @@ def find(self: Records,
         last = c.execute('SELECT ifnull(max(id), 0) FROM record').fetchone()[0] if self.last is None else self.last
         return Records(self.store, [*self.conditions, *_conditions(c, where)], self.first, last)
 
+# %% ../nbs/11b_recordset.ipynb #51ba2c8a
 def find(
     path: str|Path|None = None, # another file than the user's own
     **where: Any,  # field=value: equality; a list: any of these; slice(a, b): from a up to but not b; None: not given; `*` in a text: anything
@@ -118,10 +121,12 @@ def _chunks(c: Any, first: int, last: int, *names: str) -> tuple[np.ndarray, lis
     ids = np.arange(sizes.sum()) + np.repeat(np.array(firsts, np.int64) - np.cumsum(sizes) + sizes, sizes)
     return ids, [np.frombuffer(b''.join(v), '<i4' if k in ('counts', 'cards') else '<f8') for k, v in zip(names, columns)]
 
+# %% ../nbs/11b_recordset.ipynb #efa6e168
 def _chosen(wanted: np.ndarray, counts: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Counts and samples of some of the records."
     return (counts, samples) if wanted.all() else (counts[wanted], samples[np.repeat(wanted, counts)])
 
+# %% ../nbs/11b_recordset.ipynb #e3a859ef
 def _samples_of(c: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Counts and samples of records with these ascending ids."
     if not len(ids): return np.empty(0, np.int64), np.empty(0)
@@ -151,6 +156,7 @@ def _card_of(c: Any, id: int) -> dict[str, Any]:
         if FIELDS[k][0] == 'JSON': out[k] = _maybe_json(out[k])
     return out | json.loads(out.pop('more', '{}'))
 
+# %% ../nbs/11b_recordset.ipynb #44ccaedb
 def _maybe_json(text: str) -> Any:
     try: return json.loads(text)
     except ValueError: return text
@@ -166,6 +172,7 @@ def _some(self: Records, limit: int, offset: int = 0, latest: bool = False) -> l
         cards = {r[1]: _card_of(c, r[1]) for r in rows}
     return [_record(r, cards[r[1]], x) for r, x in zip(rows, np.split(data, np.cumsum(counts)[:-1]))]
 
+# %% ../nbs/11b_recordset.ipynb #d5e3133c
 def _record(row: tuple, card: dict[str, Any], samples: np.ndarray) -> Record:
     own, card = dict(zip(OWN, row[2:])), dict(card)
     if len(samples): own = own | {k: float(f(samples)) for k, f in (('low', np.min), ('high', np.max)) if own[k] is None}
@@ -180,6 +187,7 @@ def __iter__(self: Records) -> Iterator[Record]:
         yield from page
         at = page[-1].id
 
+# %% ../nbs/11b_recordset.ipynb #e51596f6
 @patch
 def __getitem__(self: Records, i: int) -> Record:
     n = len(self)
@@ -201,6 +209,7 @@ def _cards(self: Records, c: Any, codes: np.ndarray, names: Sequence[str]|None =
         out[k] = pd.Series([x.get(k) for x in cards]).take(at).reset_index(drop=True)
     return out
 
+# %% ../nbs/11b_recordset.ipynb #6d66a05d
 @patch
 def frame(self: Records,
     columns: Sequence[str]|None = None, # some of the columns; all that any of the records has when not given
@@ -229,6 +238,7 @@ def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place[used] = np.arange(len(used))
     return used, place[codes]
 
+# %% ../nbs/11b_recordset.ipynb #93f5bb3c
 @patch
 def _whole(self: Records, c: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     "Ids, cards, values and samples: out of the chunks where only cards, or being void, decide; else record by record."
@@ -255,6 +265,7 @@ def _given_spread(self: Records, c: Any, ids: np.ndarray) -> tuple[np.ndarray, n
     low[at], high[at] = given[1:]
     return low, high
 
+# %% ../nbs/11b_recordset.ipynb #2bfc429f
 @patch
 def points(self: Records,
     x: str,                        # a field of the card: n_depth, n_threads, format, ...
@@ -280,6 +291,7 @@ def points(self: Records,
 # %% ../nbs/11b_recordset.ipynb #0223b41b
 _ASIDE = ('model', 'target', 'kernel', 'reference', 'n_prompt', 'n_gen', 'n_depth', 'engine_version', 'build_commit', 'hardware', 'cpu_info', 'origin')
 
+# %% ../nbs/11b_recordset.ipynb #b1e28060
 @patch
 def _sections(self: Records, most: int = 20) -> tuple[str, list[str], list[tuple[str, list[tuple[list[str], str]]]]]:
     "Caption, columns, and for each metric a title with rows of texts and why they are void."

@@ -49,13 +49,15 @@ def _kernel(info: dict[str, Any]) -> str|None:
     if isinstance(info.get('kernel'), str): return info['kernel']
     return ', '.join(k for k in ('amx', 'repack') if info.get(k) is True) or info.get('precision') or info.get('cpu') or None
 
+# %% ../nbs/11c_runcard.ipynb #4ff6b984
 def _version(name: str) -> str|None:
     try: return version(name)
     except PackageNotFoundError: return None
 
-# %% ../nbs/11c_runcard.ipynb #9d699018
+# %% ../nbs/11c_runcard.ipynb #4ebf9468
 _maps: dict[str, dict[str, str]] = {}
 
+# %% ../nbs/11c_runcard.ipynb #b39a59a7
 def _tensor_map(build: Any) -> dict[str, str]|None:
     "Tensor name -> type, of a file that says so; remembered by the build's hash."
     if build.sha256 not in _maps:
@@ -77,6 +79,7 @@ def _machine() -> tuple[str, dict[str, Any], dict[str, Any]]:
     gpus = ', '.join(here.accelerators)
     return here.fingerprint, lasting, dict(cpu_info=here.cpu, gpu_info=gpus, **({} if gpus else dict(backends='CPU')))
 
+# %% ../nbs/11c_runcard.ipynb #78477327
 def run_card(
     session: Any,                # open
     ids: Sequence[int]|None = None, # token ids of the prompt
@@ -104,6 +107,7 @@ def from_samples(
     own = {k: more.pop(k) for k in ('value', 'low', 'high', 'void', 'more') if k in more}
     return Record(metric, unit=unit, samples=[float(x) for x in samples], card=card | more, **own, **(watch.facts() if watch else {}))
 
+# %% ../nbs/11c_runcard.ipynb #d5795f92
 def from_speed(
     speed: Any,             # what `speed.measure` returns for a session
     card: dict[str, Any],   # its `run_card`
@@ -115,9 +119,10 @@ def from_speed(
              ('decode_tps', 'tok/s', speed.decode_tps, dict(n_prompt=0, n_gen=n - 1, n_depth=p))]
     return [from_samples(m, u, s.values, card, watch, **where) for m, u, s, where in facts if len(s)]
 
-# %% ../nbs/11c_runcard.ipynb #7f0a1d51
+# %% ../nbs/11c_runcard.ipynb #9a0928c6
 _INTERVAL = dict(spread='95% interval')
 
+# %% ../nbs/11c_runcard.ipynb #746a9897
 def from_quality(
     quality: Any,           # what `quality.compare_logits` returns
     card: dict[str, Any],   # of the target that was tested
