@@ -140,7 +140,7 @@ def formats(args: argparse.Namespace) -> int:
 # %% ../nbs/21_cli.ipynb #9c7acb81
 def versions(args: argparse.Namespace) -> int:
     "edgewb's version and those of the packages that decide what is measured. Imports none of them."
-    for name in ('edgewb', 'torch', 'transformers', 'llama-cpp-python', 'openvino', 'nncf', 'jupyterlab'):
+    for name in ('edgewb', 'torch', 'transformers', 'llama-cpp-python', 'openvino', 'jupyterlab'):
         try: print(f'{name:<18}{version(name)}')
         except PackageNotFoundError: print(f'{name:<18}not installed')
     print(f'{"Python":<18}{platform.python_version()}')

@@ -150,9 +150,9 @@ def _torch(inv: Inventory, context: int, batch: int) -> dict[str, int]:
 
 # %% ../nbs/01d_cost.ipynb #906289c0
 def _openvino(inv: Inventory, context: int) -> dict[str, int]:
-    more = 0.35 if inv.format.startswith('int') else 1.2
-    kv = sum(2*4*context*l.kv_width for l in _owners(inv.shapes))
-    return {'weights': inv.bytes, 'KV cache': kv, 'weights again, laid out': int(more*inv.bytes), "cache's copy": kv}
+    more = 2.2 if inv.format in ('bf16', 'f16') else 1.2
+    kv, read = sum(2*4*context*l.kv_width for l in _owners(inv.shapes)), sum(t.bytes for t in inv if t.role != 'ple_table')
+    return {'weights': read, 'KV cache': kv, 'weights again, laid out': int(more*read), "cache's copy": kv}
 
 # %% ../nbs/01d_cost.ipynb #db2356d5
 def memory(

@@ -132,6 +132,7 @@ class Engine:
         self.vocab_size = self.model.config.get_text_config().vocab_size
         self.tokenizer, self.eog = Tokenizer(path), eog_ids(path)
         self.path, self.soft = Path(path), SoftTokens()
+        self._by_parts = bool(places) and hasattr(self.model.model, 'language_model') # transformers 5.23 reads the embedding's weight past accelerate's hooks
         self._placeholders = {i for k in ('image', 'audio', 'video') if (i := getattr(self.model.config, f'{k}_token_id', None)) is not None}
         self.trim(0)
 
@@ -171,7 +172,7 @@ def eval(self: Engine,
 def _step(self: Engine, ids: Sequence[int], keep: int):
     "Logits of the last `keep` of these tokens, or of all for 0."
     torch = self.torch
-    if min(ids) < 0 or not self._placeholders.isdisjoint(ids):
+    if self._by_parts or min(ids) < 0 or not self._placeholders.isdisjoint(ids):
         from edgewb.media_torch import step
         return step(self.model, self.cache, self.pos, ids, self.soft, self.towers.bidirectional, keep, self.device)
     with torch.inference_mode():

@@ -145,7 +145,7 @@ def _typed(ts: Iterable[Tensor], s: Shapes, recipe: str, source: str) -> list[St
     return out
 
 # %% ../nbs/01c_recipes.ipynb #dee8c734
-OV_TYPES = 'INT8_ASYM', 'INT4_ASYM_64'
+OV_TYPES = 'INT8_ASYM', 'INT4_ASYM_64', 'INT4_ASYM_32'
 
 # %% ../nbs/01c_recipes.ipynb #1b0d9034
 def stored_bytes(
@@ -155,7 +155,7 @@ def stored_bytes(
     "Bytes of a tensor in a type, scales and zero points included."
     n = Tensor('', shape, 'norm').elements
     if type == 'INT8_ASYM': return n + 3*(n//shape[-1])
-    if type == 'INT4_ASYM_64': return n//2 + 5*(n//64)//2
+    if type.startswith('INT4'): return n//2 + 5*(n//int(type[-2:]))//2
     _, block, size = gguf.TYPES[gguf.CODES[type]]
     return n//block*size
 
@@ -167,11 +167,12 @@ _AT_8_BITS = 'embed', 'head', 'ple_table', 'ple_project', 'ple_gate', 'ple_out'
 def _ov_type(t: Tensor, format: str) -> str:
     if len(t.shape) < 2: return 'F32'
     if format in _OV_PLAIN: return _OV_PLAIN[format]
-    return 'INT8_ASYM' if format == 'int8' or t.role in _AT_8_BITS else 'INT4_ASYM_64'
+    if t.role == 'router': return 'BF16' # left as the checkpoint has it
+    if format == 'int8' or t.role in _AT_8_BITS or t.shape[-1] % 32: return 'INT8_ASYM'
+    return 'INT4_ASYM_32' if t.shape[-1] % 64 else 'INT4_ASYM_64'
 
 # %% ../nbs/01c_recipes.ipynb #e7ea5cef
 def _ov_tensors(s: Shapes, format: str) -> list[Stored]:
-    if s.experts: raise Unsupported('there is no OpenVINO build of a mixture of experts: take torch or llama.cpp.')
     return [Stored(t.name, t.shape, t.role, t.layer, _ov_type(t, format)) for t in tensors(s) if t.part not in ('vision', 'audio')]
 
 # %% ../nbs/01c_recipes.ipynb #54fbe033

@@ -5,15 +5,17 @@ from edgewb import weights
 from edgewb.nano import media, tasks
 
 NANO = weights.resolve('nano')
-CONFIG = json.loads((NANO/'config.json').read_text())
+WHOLE = json.loads((NANO/'config.json').read_text())
+CONFIG = WHOLE['text_config']
 
-SCENES = 2643519980 # crc32 of one held-out scene of each media family
+SCENES = 1564836174 # crc32 of one held-out scene of each media family
 
 # ---- what it is
 
 def test_it_has_every_feature_of_e2b():
     c = CONFIG
-    assert c['architectures'] == ['Gemma4ForCausalLM'] and c['model_type'] == 'gemma4_text'
+    assert WHOLE['architectures'] == ['Gemma4ForConditionalGeneration'] and WHOLE['model_type'] == 'gemma4' and c['model_type'] == 'gemma4_text'
+    assert c['use_bidirectional_attention'] is None and not c['enable_moe_block'] and not c['attention_k_eq_v']
     types, shared = c['layer_types'], c['num_kv_shared_layers']
     assert types == (['sliding_attention'] * 4 + ['full_attention']) * 2
     kept = types[:-shared]
@@ -24,6 +26,16 @@ def test_it_has_every_feature_of_e2b():
     assert (full['rope_type'], full['partial_rotary_factor']) == ('proportional', .25)
     assert {l: v['head_dim'] for l, v in c['per_layer_config'].items()} == {'4': 128, '9': 128} and c['head_dim'] == 64
     assert c['hidden_size_per_layer_input'] and c['sliding_window'] == 64
+
+def test_its_towers_are_e2bs_in_small():
+    see, hear = WHOLE['vision_config'], WHOLE['audio_config']
+    assert see['pooling_kernel_size'] == 3 and see['use_clipped_linears'] and not see['standardize'] and see['position_embedding_size'] >= 3 * 1120
+    assert hear['use_clipped_linears'] and hear['attention_context_right'] == 0 and hear['attention_chunk_size'] == 12
+    tok = {a['content']: a['id'] for a in json.loads((NANO/'tokenizer.json').read_text())['added_tokens']}
+    for k, t in dict(boi_token_id='<|image>', image_token_id='<|image|>', eoi_token_id='<image|>', boa_token_id='<|audio>', audio_token_id='<|audio|>', eoa_token_index='<audio|>', video_token_id='<|video|>').items():
+        assert WHOLE[k] == tok[t], k
+    front = json.loads((NANO/'preprocessor_config.json').read_text())
+    assert front['patch_size'] == see['patch_size'] and front['max_soft_tokens'] == 70
 
 def test_every_width_takes_a_k_quant():
     c = CONFIG
@@ -42,7 +54,7 @@ def test_size_and_files():
             for d in t.get_shape(): size *= d
             n += size
     assert 8e6 < n <= 16e6
-    assert not any(f'layers.{i}.self_attn.{p}_proj' in k for k in tensors for i in range(5, 10) for p in 'kv'), 'shared layers have no keys of their own'
+    assert not any(f'language_model.layers.{i}.self_attn.{p}_proj' in k for k in tensors for i in range(5, 10) for p in 'kv'), 'shared layers have no keys of their own'
     assert sum(f.stat().st_size for f in NANO.iterdir() if f.is_file()) <= 40e6
     gen = json.loads((NANO/'generation_config.json').read_text())
     tok = json.loads((NANO/'tokenizer.json').read_text())
@@ -149,7 +161,7 @@ def test_damage_shows():
     assert rows[-1].fragile.right < rows[1].fragile.right, rows
     for now, then in zip(rows, recorded()[1]): assert now.bytes == then.bytes and .4 * then.kld <= now.kld <= 2.5 * then.kld, (now, then)
 
-# ---- what its towers are taught
+# ---- what it sees and hears
 
 @pytest.mark.parametrize('family', media.MEDIA_FAMILIES)
 def test_no_held_out_scene_is_ever_drawn_for_training(family):
@@ -172,6 +184,17 @@ def test_a_scene_gives_the_same_pixels_and_samples_everywhere():
         assert (a == (media.paint(s) if kind == 'image' else media.play(s))).all()
         assert a.shape == ((96, 96, 3) if kind == 'image' else (int(s.seconds * 16000),)) and a.dtype == ('uint8' if kind == 'image' else 'float32')
     assert crc32(str(got).encode()) == SCENES
+
+def test_it_sees_and_hears():
+    "The bar is 90% over the pictures and over the sounds, recorded with n >= 100 a family; a small live measurement must not contradict it."
+    from edgewb.nano import towers
+    recorded = {f: tasks.Count(*c) for f, c in json.loads((NANO/'results.json').read_text())['media'].items()}
+    now = {f: tasks.Count(*c) for f, c in towers.measure(n=8).items()}
+    assert set(recorded) == set(now) == set(media.PICTURES + media.SOUNDS)
+    for fs in (media.PICTURES, media.SOUNDS):
+        then = tasks.total(recorded, fs)
+        assert min(recorded[f].n for f in fs) >= 100 and then.rate >= .90, {f: str(recorded[f]) for f in fs}
+        assert tasks.total(now, fs).interval[1] >= then.interval[0], {f: str(now[f]) for f in fs}
 
 # ---- the family
 

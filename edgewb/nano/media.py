@@ -148,9 +148,8 @@ def _more(rng, p, corners=()):
     qs += [(rng.choice(_ASK['colour']).format(t.shape), t.colour) for t in ts if alone('shape', t)]
     qs += [(f'Which shape is the {t.colour} one?', t.shape) for t in ts if alone('colour', t)]
     qs = rng.sample(qs, min(len(qs), 2))
-    where = [(f'Where is the {t.colour} one?', ' '.join(c)) for t, c in zip(ts, corners)]
-    where += [(f'Where is the {t.shape}?', ' '.join(c)) for t, c in zip(ts, corners) if alone('shape', t)]
-    return rng.sample(where, min(len(where), 3)) + qs[:1] if where else qs
+    where = [(f'Where is the {t.shape}?', ' '.join(c)) for t, c in zip(ts, corners)]
+    return rng.sample(where, len(where)) + qs[:1] if where else qs
 
 # %% ../../nbs/nano/02_media.ipynb #731f7628
 @family
@@ -178,12 +177,13 @@ def counts(rng):
 
 @family
 def places(rng):
-    "Things in up to three of the four corners; where one of them is."
+    "Different shapes in up to three of the four corners; where one of them is."
     corners = rng.sample([(a, b) for a in ('top', 'bottom') for b in ('left', 'right')], rng.randint(1, 3))
     boxes = [(x, y, x + SIDE//2, y + SIDE//2) for x, y in ((SIDE//2*(b == 'right'), SIDE//2*(a == 'bottom')) for a, b in corners)]
-    p = _picture(rng, [Thing(rng.choice(SHAPES), c, *_spots(rng, 1, 10, 18, box)[0]) for c, box in zip(rng.sample(list(PAINTS), len(boxes)), boxes)])
+    looks = zip(rng.sample(SHAPES, len(boxes)), rng.sample(list(PAINTS), len(boxes)), boxes)
+    p = _picture(rng, [Thing(s, c, *_spots(rng, 1, 10, 18, box)[0]) for s, c, box in looks])
     i = rng.randrange(len(boxes))
-    return _item('places', 'image', p, f'Where is the {p.things[i].colour} one?', ' '.join(corners[i]), _more(rng, p, corners))
+    return _item('places', 'image', p, f'Where is the {p.things[i].shape}?', ' '.join(corners[i]), _more(rng, p, corners))
 
 # %% ../../nbs/nano/02_media.ipynb #3e112efe
 @family

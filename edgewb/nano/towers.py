@@ -6,7 +6,7 @@
 __all__ = ['PATCH', 'POOL', 'BUDGET', 'IMAGE', 'AUDIO', 'SLOTS', 'MARKS', 'HEARD', 'MIX', 'config', 'token_ids', 'start',
            'new_model', 'patches', 'grid', 'see', 'features', 'hear', 'SightHeads', 'SoundHeads', 'sight_loss',
            'sound_loss', 'MediaRows', 'Packed', 'optimisers', 'warm', 'batch', 'together', 'processor_files',
-           'tokenizer_files', 'ship', 'measure']
+           'tokenizer_files', 'ship', 'measure', 'recorded', 'main']
 
 # %% ../../nbs/nano/02b_towers.ipynb #bbc2c844
 import json, os, random, shutil, time
@@ -368,6 +368,8 @@ def ship(
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     new = type(model)(model.config); new.load_state_dict(model.state_dict())
     new.config._name_or_path = '' # where it was read from is nobody's business
+    for part in (new.config.text_config, new.config.vision_config, new.config.audio_config):
+        if part: part.dtype = torch.bfloat16 # readers believe the text part
     new.to(torch.bfloat16).save_pretrained(folder)
     (folder/'generation_config.json').write_text(json.dumps(dict(bos_token_id=2, eos_token_id=text.END, pad_token_id=0, do_sample=False), indent=2) + '\n')
     tokenizer_files(folder); processor_files(folder)
@@ -382,3 +384,27 @@ def measure(
     from edgewb.session import load
     with load(model, engine, format, **settings) as s:
         return {f: [c.right, c.n] for f, c in media.evaluate(media.answers(s), n, families=families).items()}
+
+# %% ../../nbs/nano/02b_towers.ipynb #b4b04dd3
+def recorded() -> dict[str, tasks.Count]: # family -> count
+    "What was measured on the shipped weights."
+    return {f: tasks.Count(*c) for f, c in text.read('results.json')['media'].items()}
+
+# %% ../../nbs/nano/02b_towers.ipynb #4083bceb
+def main(minutes: float = 60):
+    "Towers around the text model that `edgewb.nano.train.main` left, trained, shipped, measured; writes the weights of the package and their card."
+    folder, source = cache_dir('nano', 'towers'), cache_dir('nano', 'text')
+    log: dict = dict(image=[], audio=[])
+    p = Packed(new_model(source)).train().compile()
+    if not (folder/'last.pt').exists():
+        for kind, part in (('image', .2), ('audio', .03)): warm(p, kind, part*60*minutes, note=lambda line: log[line['kind']].append([line['seen'], line['right']]))
+    together(p, .77*60*minutes, folder)
+    ship(p.model, text.HERE)
+    lines = [json.loads(l) for l in (folder/'log.jsonl').read_text().splitlines()]
+    ran = json.loads((source/'training.json').read_text()) | dict(parameters=sum(p.numel() for p in p.model.parameters()))
+    ran['towers'] = dict(words=f'{minutes:.0f} minutes, {len(lines):,} steps', warm=log, steps=[[l['step'], round(l['seconds']/60, 2), l['loss'], l.get('sight', 0)] for l in lines[::20]], scores=[])
+    (text.HERE/'training.json').write_text(json.dumps(ran) + '\n')
+    (text.HERE/'results.json').write_text(json.dumps(text.measure() | dict(media=measure()), indent=1) + '\n')
+    (text.HERE/'README.md').write_text(text.card(), encoding='utf-8')
+
+if __name__ == '__main__' and '__file__' in globals(): main()
