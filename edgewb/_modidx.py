@@ -137,6 +137,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.conform.Conformance.to_dict': ('conform.html#conformance.to_dict', 'edgewb/conform.py'),
                                 'edgewb.conform.Fixed': ('conform.html#fixed', 'edgewb/conform.py'),
                                 'edgewb.conform.Known': ('conform.html#known', 'edgewb/conform.py'),
+                                'edgewb.conform._a_little': ('conform.html#_a_little', 'edgewb/conform.py'),
                                 'edgewb.conform._column': ('conform.html#_column', 'edgewb/conform.py'),
                                 'edgewb.conform._convert': ('conform.html#_convert', 'edgewb/conform.py'),
                                 'edgewb.conform._explained': ('conform.html#_explained', 'edgewb/conform.py'),

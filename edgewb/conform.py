@@ -7,7 +7,7 @@ __all__ = ['UPSTREAM', 'NONE', 'KNOWN', 'FIXED', 'SIGNS', 'MATRIX', 'upstream', 
            'Conformance', 'conform', 'facts']
 
 # %% ../nbs/17_conform.ipynb #50944a36
-import json
+import json, re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -74,11 +74,17 @@ def _no_activation(c: Case, evidence: str) -> bool:
     towers = mmproj_of(c.s.build.path)
     return bool(towers) and 'clip.use_gelu' not in inventory(towers).meta
 
+def _a_little(c: Case, evidence: str) -> bool:
+    "Whether a divergence is under a thousandth of a nat, as the floor alone makes it."
+    found = re.search(r'mean KLD (\S+) nats', evidence)
+    return bool(found) and float(found[1]) < 1e-3
+
 # %% ../nbs/17_conform.ipynb #0fedc330
 KNOWN: list[Known] = [
     Known('llama.cpp', 'not_quick_gelu', f'llama.cpp: {NONE}', "llama.cpp's converter names no activation for this vision tower, and clip.cpp then takes x sigmoid(1.702 x); builds made by edgewb name it.", _no_activation),
     Known('llama.cpp', 'not_mel_floor', f'llama.cpp: {NONE}; the same in another runtime, put right there: lablup/mlxcel #796',
           'Its audio front end takes log(max(mel, floor)) where the model was trained with log(mel + floor); nothing outside can change that.'),
+    Known('llama.cpp', 'shows_longest', f'llama.cpp: {NONE}', 'The same floor, over thirty seconds of sound; `not_mel_floor` says that the error points nowhere else.', _a_little),
     Known('llama.cpp', 'opens', f'llama.cpp: {NONE}', 'The converter wants a key that transformers 5.23 leaves out of a 12B config; builds made by edgewb add it, and nano-unified ships it.', lambda c, evidence: 'moe_intermediate_size' in evidence),
     Known('torch', 'plain_forward', 'huggingface/transformers #46711', "The 12B's plain forward lets a picture's tokens see each other on full layers too; targets here get the masks of `generate`.")]
 

@@ -286,12 +286,11 @@ def describe(self: Engine) -> dict[str, Any]:
     "Versions and settings as they ended up; `kernels` counts the linear layers by the primitive that the plugin chose, with its weights' type."
     known = self.compiled.get_property('SUPPORTED_PROPERTIES')
     get = lambda k: self.compiled.get_property(k) if k in known else None
-    t = self.towers
     return dict(engine=NAME, openvino=version('openvino'), device=self.device, name=self.core.get_property(self.device, 'FULL_DEVICE_NAME').strip(),
                 capabilities=list(self.core.get_property(self.device, 'OPTIMIZATION_CAPABILITIES')), format=self.note['format'],
                 precision=get('INFERENCE_PRECISION_HINT').get_type_name(), dynamic_quant=get('DYNAMIC_QUANTIZATION_GROUP_SIZE'), threads=get('INFERENCE_NUM_THREADS'),
                 kernels=_kernels(self.compiled), n_ctx=self.n_ctx, chunk=self.chunk, window=self.note['window'], made_with=self.note['made_with'],
-                media=[k for k, has in (('image', t.vision), ('video', t.vision), ('audio', t.audio)) if has], image_tokens=t.budget if t.vision else None)
+                towers=self.towers.describe())
 
 def _kernels(compiled: Any) -> dict[str, int]:
     "How many linear layers, expert layers included, run on which primitive."

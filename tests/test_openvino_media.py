@@ -164,7 +164,7 @@ def test_rows_at_every_budget(causal, budget):
     for size in ((480, 640), (1, 1), (1, 300)):
         ids, want = e.embed('image', noise(*size)), causal.rows('image', noise(*size), budget)
         assert np.abs(e.soft.rows(ids) - want).max() < PARITY
-    assert e.describe()['image_tokens'] == budget and len(e.soft) > budget
+    assert e.describe()['towers']['image_tokens'] == budget and len(e.soft) > budget
     e.close()
 
 @pytest.mark.parametrize('sound', [tone(1), tone(.1), tone(161/16000), tone(2.3456), tone(30), np.zeros(16000, np.float32), np.zeros(1600, np.float32), np.zeros(480_000, np.float32)],
@@ -342,7 +342,7 @@ def test_experts_are_gathered_and_packed_and_the_router_is_left_alone(moe, forma
 def test_models_without_towers(tmp_path_factory, moe_engine):
     with pytest.raises(Unsupported, match='no audio tower'): moe_engine.embed('audio', tone(1))
     with pytest.raises(Unsupported, match='kind of medium'): moe_engine.embed('smell', tone(1))
-    assert moe_engine.describe()['media'] == ['image', 'video']
+    assert set(moe_engine.describe()['towers']['kinds']) == {'image', 'video'}
 
 @pytest.mark.parametrize('kind, data', [
     ('image', np.zeros((0, 5, 3), np.uint8)), ('image', np.zeros((5, 5), np.uint8)), ('image', np.zeros((5, 5, 3), np.float32)), ('image', np.zeros((5, 5, 4), np.uint8)),
