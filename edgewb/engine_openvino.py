@@ -16,7 +16,7 @@ from typing import Any
 from . import openvino_export as export, openvino_media as media
 from .core import BadBuild, EdgewbError, UnknownFormat, Unsupported, unknown
 from .media import SoftTokens, Towers, check
-from .openvino_export import _reason, no_telemetry
+from .openvino_export import _reason, no_telemetry, shared_core
 from .openvino_quantise import quantise
 from .tokens import Tokenizer, eog_ids
 
@@ -120,12 +120,10 @@ class Engine:
         device: str = 'CPU',     # an OpenVINO device
         image_tokens: int = 0,   # soft tokens that a picture may cost; 0: what the checkpoint says
     ):
-        no_telemetry()
-        import openvino as ov
         path = Path(path)
         self.note, self.n_ctx, self.chunk, self.device = _checked(path), int(n_ctx), max(1, int(chunk)), device
         self.towers, self.soft = Towers.of(path, image_tokens), SoftTokens()
-        self.core = ov.Core()
+        self.core = shared_core()
         self.config = _config(precision, int(dynamic_quant), int(threads), device, self.core.available_devices)
         if _divides_by_zero(self.config, self.note['format']):
             raise Unsupported("in bfloat16 on a CPU with AMX, OpenVINO's fused MLP divides by zero when it has one thread: use two or more, precision='f32', or int8.")

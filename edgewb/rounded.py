@@ -47,12 +47,10 @@ def _behind(node: Any) -> np.ndarray:
 # %% ../nbs/17_rounded.ipynb #939551c6
 def _from_ir(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     "Name and numbers of each rounded constant of the graphs in a build."
-    from edgewb.openvino_export import no_telemetry
-    no_telemetry()
-    import openvino as ov
+    from edgewb.openvino_export import shared_core
     kind = lambda node, i: node.input_value(i).get_node()
     for xml in sorted(folder.glob('*.xml')):
-        for op in ov.Core().read_model(xml).get_ordered_ops():
+        for op in shared_core().read_model(xml).get_ordered_ops():
             if op.get_type_name() != 'Multiply' or (minus := kind(op, 0)).get_type_name() != 'Subtract': continue
             if kind(op, 1).get_type_name() != 'Constant' or kind(minus, 0).get_type_name() != 'Convert': continue
             x = (_behind(kind(minus, 0)) - _behind(kind(minus, 1)))*_constant(kind(op, 1))

@@ -9,6 +9,7 @@ from PIL import Image
 from edgewb import engine_openvino as eo
 from edgewb.core import BadBuild, BadMedia, EdgewbError, Unsupported
 from edgewb.engine_openvino import Engine, make
+from edgewb.openvino_export import shared_core
 from test_openvino import BASE, PARITY, checkpoint, randomise, spoilt
 
 VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=16, patch_size=4, pooling_kernel_size=3,
@@ -306,8 +307,7 @@ def test_soft_tokens_read_as_their_placeholder(engine):
 
 def constants(xml: Path) -> list[tuple[str, str, int]]:
     "Name, type and size of the large constants of an IR."
-    import openvino as ov
-    return [(' '.join(o.output(0).get_names()), o.get_element_type().get_type_name(), o.get_byte_size()) for o in ov.Core().read_model(xml).get_ordered_ops()
+    return [(' '.join(o.output(0).get_names()), o.get_element_type().get_type_name(), o.get_byte_size()) for o in shared_core().read_model(xml).get_ordered_ops()
             if o.get_type_name() == 'Constant' and o.get_byte_size() > 1000]
 
 @pytest.mark.parametrize('format, kind', [('f32', 'f32'), ('int8', 'u8')])
