@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROBES', 'N', 'PLACES', 'BOUNDS', 'Cell', 'NotApplicable', 'Probe', 'probe', 'places', 'prompt_ids', 'Case',
-           'bound_of', 'close']
+           'bound_of', 'close', 'true_logits']
 
 # %% ../nbs/17_case.ipynb #b25a8807
 import json
@@ -190,3 +190,7 @@ def close(truth: np.ndarray, got: np.ndarray, bound: float) -> tuple:
     if not np.isfinite(got).all(): return False, f'{(~np.isfinite(got)).sum():,} logits are not finite', float('inf'), bound
     d, far = float(kld(truth, got).mean()), float(np.abs(truth - got).max())
     return d <= bound, f'mean KLD {d:.1e} nats over {len(got)} positions, largest logit difference {far:.1e}; allowed {bound:.0e}', d, bound
+
+def true_logits(c: Case, name: str) -> tuple:
+    "Whether a target's logits of one of the case's inputs are those of transformers in float32."
+    return close(c.reference('truth', name), c.logits(name), bound_of(c.target.format))

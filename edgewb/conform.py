@@ -205,6 +205,7 @@ def conform(
     for n in names:
         if n not in PROBES: raise unknown(Unsupported, 'probe', n, PROBES, 'edgewb.conform.PROBES')
     chosen = [PROBES[n] for n in names]
+    import transformers # before the threads: it replaces itself while it is imported, and the second thread would hold the first, empty one
     with ThreadPoolExecutor(jobs) as pool: found = list(pool.map(lambda t: _column(t, chosen, reference and Path(reference), progress), todo))
     return Conformance([c for column in found for c in column])
 

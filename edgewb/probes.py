@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import chat, mutants, mutants_media, weights
-from .case import BOUNDS, Case, NotApplicable, PROBES, Probe, bound_of, close, probe
+from .case import BOUNDS, Case, NotApplicable, PROBES, Probe, bound_of, close, probe, true_logits
 from .quality import kld
 from .session import Session, Target
 from .tokens import eog_ids, suppressed_ids
@@ -123,22 +123,22 @@ def typed_marks(c):
 @probe('logits')
 def prefill(c):
     "Are the logits of a prefill those of transformers in float32?"
-    return close(c.reference('truth', 'prefill'), c.logits('prefill'), bound_of(c.target.format))
+    return true_logits(c, 'prefill')
 
 @probe('logits')
 def past_512(c):
     "And past 512 tokens, the sliding window of E2B and E4B?"
-    return close(c.reference('truth', 'past_512'), c.logits('past_512'), bound_of(c.target.format))
+    return true_logits(c, 'past_512')
 
 @probe('logits')
 def past_1024(c):
     "And past 1,024 tokens, the sliding window of the larger ones?"
-    return close(c.reference('truth', 'past_1024'), c.logits('past_1024'), bound_of(c.target.format))
+    return true_logits(c, 'past_1024')
 
 @probe('logits')
 def decode(c):
     "And token by token, as in decoding?"
-    return close(c.reference('truth', 'decode'), c.logits('decode'), bound_of(c.target.format))
+    return true_logits(c, 'decode')
 
 # %% ../nbs/17_probes.ipynb #038adbe2
 OWN = 5e-3 # mean KLD, nats: several times what 8-bit activations were seen to cost nano's family

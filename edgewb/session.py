@@ -200,15 +200,25 @@ def time_loops(
     before: Sequence[int], # fill the cache with these first, not timed
     ids: Sequence[int],    # prefill these, timed; may be empty
     steps: Sequence[int],  # then feed these one at a time, each timed; may be empty
-) -> dict[str, Any]:       # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran
+    picks: int = 0,        # or, in their place, pick so many tokens greedily after `before`
+) -> dict[str, Any]:       # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran; of picks: picks_s from the first to the last, picked
     "Time the engine's own loops, from an empty cache."
     clock, out = time.perf_counter, dict(prefill_s=None)
     eng.trim(0)
-    if before: eng.eval(before)
+    logits = eng.eval(before) if before else None
+    if picks: return _picked(eng, logits, picks)
     start, t = eng.pos, clock()
     if ids: eng.eval(ids); out['prefill_s'] = clock() - t
     at = (getattr(eng, 'clocked', None) or (lambda s: _clocked(eng, s)))(steps)
     return out | dict(step_s=[b - a for a, b in zip(at, at[1:])], n=eng.pos - start)
+
+def _picked(eng: Any, logits: np.ndarray, n: int) -> dict[str, Any]:
+    "Greedy choices, by the engine's own loop where it has one."
+    loop = _fast(eng, logits, n) if hasattr(eng, 'greedy') else _plain(eng, logits, n, 0, 0., 0, 0., 0)
+    ids = [next(loop)[0]]
+    t = time.perf_counter()
+    ids += [id for id, *_ in loop]
+    return dict(picks_s=time.perf_counter() - t, picked=ids)
 
 def _clocked(eng: Any, steps: Sequence[int]) -> list[float]:
     "The clock before the first step and after each, for engines without a loop of their own."
@@ -221,7 +231,7 @@ BATCH_S = 0.01 # seconds; half of what a 50 Hz view shows
 
 def _tokens(conn: Connection, eng: Any, rid: int, ids: list[int], **kw):
     "Answer a request for tokens."
-    facts, batch, n, sent = {}, [], 0, 0.
+    facts, batch, n, sent = {}, [], 0, -1. # the first token leaves at once
     utf8 = codecs.getincrementaldecoder('utf-8')('replace')
     def flush():
         nonlocal batch, n
@@ -392,11 +402,13 @@ def timed(self: Session,
     before: Sequence[int] = (), # fill the cache with these first, not timed
     ids: Sequence[int] = (),    # prefill these
     steps: Sequence[int] = (),  # then feed these one at a time, as decoding does
-) -> dict[str, Any]:            # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran
+    picks: int = 0,             # or, in place of both, pick so many tokens greedily
+) -> dict[str, Any]:            # prefill_s, step_s: seconds; n: tokens that went through the model while the clock ran; of picks: picks_s, picked
     "Time the engine's own loops inside the worker, from an empty cache. `PromptTooLong` if the context has no room."
-    total = len(before) + len(ids) + len(steps)
+    if picks and not before: raise EdgewbError('tokens are picked after others: give some before them.')
+    total = len(before) + len(ids) + len(steps) + picks
     if total > self.n_ctx: raise PromptTooLong(f'{total} tokens do not fit the context of {self.n_ctx}: open the session with n_ctx={total} or more.')
-    return self._call('timed', **{k: [int(t) for t in v] for k, v in dict(before=before, ids=ids, steps=steps).items()})
+    return self._call('timed', **{k: [int(t) for t in v] for k, v in dict(before=before, ids=ids, steps=steps).items()}, picks=picks)
 
 # %% ../nbs/04_session.ipynb #04c00002
 @patch
@@ -526,6 +538,14 @@ def stop(self: TokenStream):
     "Ask the engine to stop after the token it is at; safe from any thread, any number of times. What has come stays readable."
     word = self.session._stop_word
     if not self._done: word[0] = max(self.rid, int(word[0]))
+
+@patch
+def waiting(self: TokenStream) -> list[Token]:
+    "Read what has come already, without waiting for more."
+    out = list(self._buffer)
+    self._buffer.clear()
+    self.reply.tokens += out
+    return out
 
 @patch
 def close(self: TokenStream):

@@ -116,3 +116,21 @@ def test_lab_opens_on_the_tour(tmp_path):
         said = p.communicate(timeout=30)[0]
     assert re.search(r'^kernels can use ', said, re.M), 'says what machine this is'
     assert f'127.0.0.1:{port}/lab/tree/nbs/lessons/00_tour.ipynb' in said
+
+
+def test_waterfall_as_json():
+    ran = edgewb('waterfall', 'llama.cpp:Q4_K_M,threads=1', '--tokens', '4', '--rounds', '2', '--json')
+    assert ran.returncode in (0, 1), ran.stderr # 1: the machine was too busy for a figure
+    said = json.loads(ran.stdout)
+    assert [r['rung'] for r in said['rungs']] == ['kernels', 'engine loop', 'binding', 'session', 'server', 'client']
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+def test_serve_until_ctrl_c():
+    p = subprocess.Popen([*EDGEWB, 'serve', '--port', '0'], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    url = re.search(r'http://\S+/v1', p.stdout.readline())[0]
+    body = json.dumps(dict(messages=[dict(role='user', content='Sort: 58 25 31 41')], temperature=0)).encode()
+    r = json.load(urllib.request.urlopen(urllib.request.Request(f'{url}/chat/completions', body), timeout=60))
+    assert r['choices'][0]['message']['content'] == '25 31 41 58'
+    p.send_signal(signal.SIGINT)
+    assert p.wait(20) == 130
