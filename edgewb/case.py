@@ -100,7 +100,8 @@ class Case:
 def tokenizer(self: Case) -> Tokenizer:
     "The checkpoint's own tokenizer."
     self.config
-    return Tokenizer(self.folder)
+    if '_tokenizer' not in self.__dict__: self._tokenizer = Tokenizer(self.folder)
+    return self._tokenizer
 
 @patch(as_prop=True)
 def ids(self: Case) -> list[int]:

@@ -133,7 +133,7 @@ def to_records(self: Comparison) -> list[Any]:
     "Its facts with their run cards: `records.add(comparison)` keeps them."
     from edgewb.runcard import from_samples, from_speed
     rows = [r for r in self.rows if r.card]
-    besides = [(r, m, u, v) for r in rows for m, u, v in (('load', 's', r.load_s), ('peak_memory', 'B', r.peak)) if v is not None]
+    besides = [(r, m, u, v) for r in rows for m, u, v in (('load', 's', r.load_s), ('memory_peak', 'B', r.peak)) if v is not None]
     return [x for r in rows for x in from_speed(r.speed, r.card, self.watch)] + [from_samples(m, u, (), r.card, self.watch, value=v) for r, m, u, v in besides]
 
 @patch

@@ -11,6 +11,7 @@ import ctypes, json, os, re, shutil, subprocess, sys, tarfile, tempfile
 from collections import deque
 from collections.abc import Callable
 from functools import cache
+from hashlib import md5
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -88,7 +89,7 @@ def _fits(towers: Path, wide: int) -> bool:
 
 # %% ../nbs/03c_convert.ipynb #fcf9b5ad
 SDIST_SHA256 = {'0.3.36': '832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e'} # by version of llama-cpp-python
-_WANTED = re.compile(r'[^/]+/vendor/llama\.cpp/((convert_hf_to_gguf\.py|LICENSE|(conversion|gguf-py|models/templates|include|ggml/include)/.*'
+_WANTED = re.compile(r'[^/]+/vendor/llama\.cpp/((convert_hf_to_gguf\.py|LICENSE|scripts/compare-llama-bench\.py|(conversion|gguf-py|models/templates|include|ggml/include)/.*'
                      r'|models/ggml-vocab-gemma-4\.gguf.*))')
 
 # %% ../nbs/03c_convert.ipynb #c1cb4c8d
@@ -108,7 +109,7 @@ def sdist_tree() -> Path: # a folder with convert_hf_to_gguf.py, conversion, ggu
     "llama.cpp's converter of the installed version: from the cache, else fetched and checked. Safe for processes that race."
     want = version('llama-cpp-python')
     home = cache_dir('llama.cpp', want)
-    tree = home/'tree'
+    tree = home/f'tree-{md5(_WANTED.pattern.encode()).hexdigest()[:6]}' # another choice of files is another tree
     if tree.is_dir(): return tree
     if want not in SDIST_SHA256: raise Unsupported(f'llama-cpp-python {want} is installed, but edgewb knows the hash of '
                                                    f'{", ".join(SDIST_SHA256)} only: install that, or add the hash to SDIST_SHA256.')

@@ -257,7 +257,7 @@ def towards(
     truth: np.ndarray,  # logits [n, vocabulary] of the reference
     mutant: np.ndarray, # of the mutant
     engine: np.ndarray, # of what is examined
-    block: int = 16,    # positions drawn together
+    block: int = 16,    # positions drawn together; fewer where that would make less than six blocks
     draws: int = 500,   # of the bootstrap
     seed: int = 0,
 ) -> Towards:
@@ -267,7 +267,7 @@ def towards(
     if power < SAME: return Towards(0., 0., 0., power)
     a, b, c = _parts(truth, mutant, engine)
     share = float(a.sum()**2/max(b.sum()*c.sum(), 1e-300))
-    n = max(1, len(a)//block)
+    n = max(len(a)//block, min(6, len(a)//3), 1)
     a, b = (np.array([x.sum() for x in np.array_split(v, n)]) for v in (a, b))
     i = np.random.default_rng(seed).integers(0, n, (draws, n))
     low, high = np.quantile(a[i].sum(1)/b[i].sum(1), [.025, .975]) if n > 3 else (-np.inf, np.inf)

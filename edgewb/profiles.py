@@ -252,7 +252,7 @@ def _sources(r: _Reader, data: Any) -> dict[str, Source]:
         _keys(r, at, s, SCHEMA['sources'])
         for k in ('title', 'date'):
             if k not in s: raise r.wrong(at, f'has no {k}.')
-        if not re.fullmatch(r'\d{4}(-[01]\d(-[0-3]\d)?)?', str(s['date'])): raise r.wrong(f'{at}.date', f"is {s['date']!r}: 2024, 2024-06 or 2024-06-30 is needed.")
+        if not re.fullmatch(r'\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?', str(s['date'])): raise r.wrong(f'{at}.date', f"is {s['date']!r}: 2024, 2024-06 or 2024-06-30 is needed.")
         if s.get('trust', 2) not in TRUST: raise r.wrong(f'{at}.trust', f"is {s['trust']!r}: 1, 2 or 3 is needed.")
     return {n: Source(r.text(f'sources.{n}.title', s['title']), str(s['date']), s.get('url', ''), s.get('trust', 2)) for n, s in data.items()}
 

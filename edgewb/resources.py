@@ -159,19 +159,23 @@ def energy(
     every: float = .1,                  # seconds between readings of a power sensor
 ) -> Iterator[Energy]:                  # filled in at the end of the block
     "Energy used while a block runs, by everybody on the metered parts."
-    ms, e, done, watts = meters() if found is None else list(found), Energy(), threading.Event(), {}
+    ms, e, done, watts, broken = meters() if found is None else list(found), Energy(), threading.Event(), {}, set()
+    sensors = [m for m in ms if not m.counts]
     def poll():
-        last = time.perf_counter()
-        while not done.wait(every):
-            now = time.perf_counter()
-            for m in ms:
-                if not m.counts: watts[m.name] = watts.get(m.name, 0.) + m.read()*(now - last)
+        last, ended = time.perf_counter(), False
+        while not ended: # once more at the end, for what is left of a tenth
+            ended, now = done.wait(every), time.perf_counter()
+            for m in sensors:
+                try: watts[m.name] = watts.get(m.name, 0.) + m.read()*(now - last)
+                except (OSError, ValueError): broken.add(m.name)
             last = now
     start, t = {m.name: m.read() for m in ms if m.counts}, time.perf_counter()
     poller = threading.Thread(target=poll, daemon=True)
-    if any(not m.counts for m in ms): poller.start()
+    poller.start()
     try: yield e
     finally:
         done.set()
         e.seconds = time.perf_counter() - t
+        poller.join()
+        for name in broken: watts.pop(name, None) # part of a span is no figure
         e.joules = {m.name: d + m.wrap if (d := m.read() - start[m.name]) < 0 else d for m in ms if m.counts} | watts

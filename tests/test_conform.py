@@ -146,10 +146,11 @@ def test_there_and_back():
     b = Conformance.from_dict(json.loads(json.dumps(a.to_dict())))
     assert a == b and '&lt;' in a._repr_html_()
 
-def test_the_direction_is_read_under_noise():
+@pytest.mark.parametrize('rows, words', [(192, 64), (24, 512)]) # 24: what there is of a checkpoint with 262,144 words
+def test_the_direction_is_read_under_noise(rows, words):
     "Over many draws: noise alone is hardly ever taken for the bug, and noise with the bug hardly ever for none."
     rng = np.random.default_rng(0)
-    truth = rng.normal(0, 3, (192, 64))
+    truth = rng.normal(0, 3, (rows, words))
     bug = truth + rng.normal(0, .1, truth.shape)
     verdicts = {False: [], True: []}
     for i in range(60):

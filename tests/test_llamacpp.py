@@ -405,7 +405,7 @@ def test_processes_may_race_for_the_source(tmp_path):
     assert [p.returncode for p in racers] == [0, 0, 0], said
     tree = Path(said[0][0].strip())
     assert sorted(p.relative_to(tree).as_posix() for p in tree.rglob('*') if p.is_file()) == ['convert_hf_to_gguf.py', 'gguf-py/gguf/__init__.py']
-    assert [p.name for p in tree.parent.iterdir() if p.is_dir()] == ['tree']
+    assert [p for p in tree.parent.iterdir() if p.is_dir()] == [tree]
 
 
 def test_another_archive_is_refused(tmp_path):
