@@ -169,7 +169,7 @@ def _some(self: Records, limit: int, offset: int = 0, latest: bool = False) -> l
     with self.store._reading() as c:
         rows = c.execute(f'SELECT id, card, {", ".join(OWN)} FROM record WHERE {where} ORDER BY id {"DESC" if latest else ""} LIMIT ? OFFSET ?', (*args, limit, offset)).fetchall()[::-1 if latest else 1]
         counts, data = _samples_of(c, np.array([r[0] for r in rows], np.int64))
-        cards = {r[1]: _card_of(c, r[1]) for r in rows}
+        cards = {id: _card_of(c, id) for id in {r[1] for r in rows}}
     return [_record(r, cards[r[1]], x) for r, x in zip(rows, np.split(data, np.cumsum(counts)[:-1]))]
 
 # %% ../nbs/11b_recordset.ipynb #d5e3133c

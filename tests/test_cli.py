@@ -134,3 +134,21 @@ def test_serve_until_ctrl_c():
     assert r['choices'][0]['message']['content'] == '25 31 41 58'
     p.send_signal(signal.SIGINT)
     assert p.wait(20) == 130
+
+
+def test_figures_are_kept_and_found(tmp_path):
+    file = str(tmp_path/'r.sqlite')
+    ran = edgewb('bench', 'llama.cpp:Q4_K_M,threads=1', '--plan', 'pp32', 'tg8', '--rounds', '1', '--drift', '900', '--busy', '100', '--keep', file)
+    assert ran.returncode == 0 and f'records in {file}' in ran.stderr, ran.stderr
+    found = json.loads(edgewb('records', 'metric=decode_tps', '--file', file, '--json').stdout)
+    assert [(r['model'], r['n_gen']) for r in found] == [('nano', 8)]
+    out = tmp_path/'x.json'
+    assert edgewb('records', '--file', file, '--export', str(out)).stdout.startswith('2 speeds of')
+    assert edgewb('records', '--file', str(tmp_path/'other.sqlite'), '--import', str(out)).returncode == 0
+    assert len(json.loads(edgewb('records', '--file', str(tmp_path/'other.sqlite'), '--json').stdout)) == 2
+
+
+@pytest.mark.parametrize('args, part', [(['decode'], 'write field=value'), (['colour=red'], "no field 'colour'"), (['--file', '/no/such/x.sqlite'], '/no/such/x.sqlite'), (['--import', '/no/such.json'], "can't be read")])
+def test_records_that_are_not_there(args, part):
+    ran = edgewb('records', *args)
+    assert ran.returncode == 2 and part in ran.stderr and 'Traceback' not in ran.stderr
