@@ -50,12 +50,23 @@ def _cpu_kind(p: Profile) -> str:
     return 'cpu'
 
 # %% ../nbs/14_roofline.ipynb #1aada882
+_CYCLE = {'Coffee Lake': 64, 'Comet Lake': 64, 'Raptor Cove': 128, 'Redwood Cove': 128, 'Lion Cove': 128, 'Golden Cove': 256, 'Gracemont': 32, 'Crestmont': 32, 'Skymont': 128, 'Zen 4': 128, 'Zen 5': 256, 'Zen 5c': 256,
+          'Cortex-A55': 32, 'Cortex-A76': 64, 'Cortex-A78AE': 64, 'Cortex-A510': 32, 'Cortex-A520': 32, 'Cortex-A710': 128, 'Cortex-A720': 128, 'Cortex-X2': 256, 'Cortex-X4': 256, 'Neoverse N1': 64, 'Neoverse V1': 128,
+          'Neoverse V2': 128, 'Neoverse V3AE': 128, 'Firestorm': 128, 'Icestorm': 64, 'Oryon': 128} # int8 operations of vectors in a cycle
+
+def _vectors(p: Profile) -> float|None:
+    "int8 operations a second of a CPU's vectors: cores x clock x operations in a cycle. Tiles (AMX) are left out: no published speed here used them."
+    halves = .5 if 'Ryzen AI' in p.cpu and 'Max' not in p.cpu else 1 # Zen 5 in notebooks takes 512 bits in two halves
+    if not p.cores or not all(c.count and c.clock and c.name in _CYCLE for c in p.cores): return None
+    return halves*sum(int(c.count)*float(c.clock)*_CYCLE[c.name] for c in p.cores)
+
 def _rate(p: Profile, kind: str, names: str) -> float|None:
     "The figure of the type that the kernels of this kind compute in."
     wanted = {'apple': 'fp32', 'arm-neon': 'fp32', 'radeon': 'fp16', 'arc': 'fp16', 'unified': 'int8' if 'gb10' in names or 'nvidia' in names else 'fp16'}.get(kind, 'int8')
     gpu = next((a for a in p.accelerators if a.kind == 'gpu'), None)
     peak = p.peak if kind in (*CPUS, 'cpu') else gpu.peak if gpu else {}
     if kind == 'hbm': wanted = max(('int8', 'fp16'), key=lambda t: float(peak.get(t, 0))) # a B300 has next to no int8
+    if kind in ('x86', 'arm', 'server') and ('int8' not in peak or 'AMX-INT8' in p.isa): return _vectors(p)
     return float(peak[wanted]) if wanted in peak else None
 
 def _bandwidth(p: Profile, m: Memory) -> tuple[float, str]:
@@ -290,8 +301,8 @@ def leave_one_out(
     rows, out = list(rows or speeds.published()), []
     for chip in dict.fromkeys(r.chip for r in rows):
         p, own = pool([r for r in rows if r.chip != chip]), [r for r in rows if r.chip == chip]
-        for machine, kind in dict.fromkeys((r.machine, r.kind) for r in own):
-            mine = [r for r in own if (r.machine, r.kind) == (machine, kind)]
+        for where in dict.fromkeys((r.machine, r.kind, r.engine) for r in own): # one engine's speeds are no probes of another
+            mine = [r for r in own if (r.machine, r.kind, r.engine) == where]
             out += _checks(mine, p)
             for what in ('decode', 'prefill'):
                 if two := _two(mine, what): out += [c for c in _checks([r for r in mine if r not in two], p, two) if c.what == what]

@@ -87,7 +87,8 @@ def test_departure_and_alternatives(lab, page):
     first = lane(p, 'llama.cpp:Q4_K_M').locator('.ewb-dep')
     assert first.inner_text().strip().endswith('17') and first.get_attribute('data-mark') == '◆17'
     assert lane(p, 'llama.cpp:Q4_K_M').get_by_text('◆ departs at token 17').is_visible()
-    assert lane(p, 'openvino:int8').get_by_text('same text').is_visible()
+    state(p, 'openvino:int8', 'done')
+    lane(p, 'openvino:int8').get_by_text('same text').wait_for()
     first.hover()
     card = p.get_by_role('tooltip')
     assert 'token 17' in card.inner_text() and '◆ the reference wrote' in card.inner_text() and card.locator('li').count() == 5
