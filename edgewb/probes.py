@@ -27,7 +27,7 @@ from .tokens import eog_ids, suppressed_ids
 def opens(c):
     "Does the target load?"
     b = c.s.build
-    return True, f'{str(b).replace(str(b.path.parent) + "/", "")}, loaded in {c.s.load_s:.1f} s' # no folders of this machine
+    return True, f'{str(b).replace(str(b.model), Path(str(b.model)).name)}, loaded in {c.s.load_s:.1f} s' # no folders of this machine
 
 # %% ../nbs/17_probes.ipynb #3c92401c
 HARD = ['', ' ', '  ', '\n', '\n\n\n', ' \n \n', 'Hello, world', ' leading', 'trailing ', 'a\tb', '3.14159', '1234567890', "it's", 'ÀÉÎõü', 'Ünïcödé ₤', '日本語のテキスト', 'Привет', 'مرحبا', '한국어',

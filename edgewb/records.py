@@ -7,7 +7,8 @@ __all__ = ['FIELDS', 'OWN', 'APPLICATION', 'VERSION', 'WAIT', 'CHUNK', 'Record',
 
 # %% ../nbs/11a_records.ipynb #8d28ef9f
 import hashlib, json, math, sqlite3, time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -275,6 +276,12 @@ def _seconds(v: Any) -> np.ndarray:
     t = pd.to_datetime(v, utc=True)
     return np.where(t.notna(), t.dt.as_unit('ns').astype('int64')/1e9, np.nan)
 
+# %% ../nbs/11a_records.ipynb #c0de0a13
+def _medians(x: np.ndarray) -> np.ndarray:
+    "The median of each row; of an odd number of samples it is one of them."
+    n = x.shape[1]
+    return np.partition(x, n//2, 1)[:, n//2] if n % 2 and not np.isnan(x).any() else np.median(x, 1)
+
 # %% ../nbs/11a_records.ipynb #78edb36b
 def _tidy(n: int, own: dict[str, Any], samples: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     "Own columns with what was left out: a median for the value, now for the time. Columns without anything are dropped."
@@ -283,7 +290,7 @@ def _tidy(n: int, own: dict[str, Any], samples: Any) -> tuple[dict[str, Any], np
     if len(counts) != n: raise BadRecords(f'{len(counts)} rows of samples for {n} records.')
     value, ends = np.array(out['value']) if 'value' in out else np.full(n, np.nan), np.cumsum(counts)
     todo = np.flatnonzero(np.isnan(value) & (counts > 0))
-    if len(todo) == n > 0 and counts.min() == counts.max(): value[:] = np.median(data.reshape(n, -1), 1)
+    if len(todo) == n > 0 and counts.min() == counts.max(): value[:] = _medians(data.reshape(n, -1))
     else:
         for i in todo: value[i] = np.median(data[ends[i] - counts[i]:ends[i]])
     began = out.get('time', np.full(n, np.nan))
@@ -306,16 +313,28 @@ def _card_ids(c: sqlite3.Connection, cards: list[dict]) -> np.ndarray:
     ids = dict(c.execute('SELECT hash, id FROM card WHERE hash IN (SELECT value FROM json_each(?))', (_text([h for h, *_ in made]),)))
     return np.array([ids[h] for h, *_ in made], np.int64)
 
+# %% ../nbs/11a_records.ipynb #c0de0a12
+def _ahead(f: Callable, todo: Iterable) -> Iterator: # f of each
+    "As `map`, but the next one is worked on, by another thread, while the last one is used."
+    with ThreadPoolExecutor(1) as pool:
+        before = None
+        for x in todo:
+            now = pool.submit(f, x)
+            if before: yield before.result()
+            before = now
+        if before: yield before.result()
+
 # %% ../nbs/11a_records.ipynb #5e2e7ebd
 def _insert(c: sqlite3.Connection, columns: dict[str, Any], n: int, rows: int = 100, block: int = 100_000):
     "Rows into `record`, in order."
     wide, head = len(columns), f'INSERT INTO record({", ".join(columns)}) VALUES '
     slots = f'({", ".join("?"*wide)})'
-    for b in range(0, n, block):
-        size = min(block, n - b)
-        flat = [None]*(size*wide)
+    def flat_of(b: int) -> list:
+        flat = [None]*(min(block, n - b)*wide)
         for j, v in enumerate(columns.values()): flat[j::wide] = v[b:b + block].tolist() if isinstance(v, np.ndarray) else v[b:b + block]
-        whole = size//rows*rows*wide
+        return flat
+    for flat in _ahead(flat_of, range(0, n, block)):
+        whole = len(flat)//wide//rows*rows*wide
         c.executemany(head + ', '.join([slots]*rows), (flat[i:i + rows*wide] for i in range(0, whole, rows*wide)))
         c.executemany(head + slots, (flat[i:i + wide] for i in range(whole, len(flat), wide)))
 
