@@ -12,9 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from functools import cache
 from hashlib import md5
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 from typing import Any
 
 from fastcore.basics import patch
@@ -178,11 +181,20 @@ def take(self: Log, level: int, text: bytes, _: Any = None):
     if self.level in (3, 4) and not self.quiet and not any(k in line for k in _KNOWN): sys.stderr.write(line)
 
 # %% ../nbs/03c_convert.ipynb #aab3968d
+def _low_level() -> Any:
+    "The binding's ctypes module alone. The package around it would import its own engine, caches and jinja2: 25 ms of every session."
+    if 'llama_cpp' in sys.modules or not (spec := find_spec('llama_cpp')): return import_module('llama_cpp.llama_cpp')
+    bare = ModuleType('llama_cpp')
+    bare.__path__ = list(spec.submodule_search_locations)
+    sys.modules['llama_cpp'] = bare
+    try: return import_module('llama_cpp.llama_cpp')
+    finally: del sys.modules['llama_cpp'] # whoever wants the package gets the whole
+
 @cache
 def library() -> Any:
     "llama_cpp's ctypes module, initialised, with its log taken over."
     os.environ.setdefault('GGML_NO_BACKTRACE', '1') # else a debugger's backtrace buries the assert that it is about
-    from llama_cpp import llama_cpp as C
+    C = _low_level()
     C._edgewb_log = C.llama_log_callback(LOG.take) # kept alive as long as the module
     C.llama_log_set(C._edgewb_log, None)
     C.llama_backend_init()

@@ -180,11 +180,10 @@ def figure(self: Waterfall):
     import plotly.graph_objects as go
     r = self.rows()
     ends = [(x['added_high'] - x['added'], x['added'] - x['added_low']) if abs(x['added_low']) < float('inf') else (0, 0) for x in r]
-    text = [f"{x['added']:.3f}" if i == 0 else f"{x['added']:+.3f}" for i, x in enumerate(r)]
-    fig = go.Figure(go.Waterfall(x=[x['rung'] for x in r] + ['what you get'], y=[x['added'] for x in r] + [0], measure=['absolute'] + ['relative']*(len(r) - 1) + ['total'], text=text + [f"{r[-1]['ms']:.3f}"],
-        textposition='outside', cliponaxis=False, connector=dict(line=dict(color='rgba(128,128,128,.6)', width=1)), increasing=dict(marker=dict(color='#4269d0')), decreasing=dict(marker=dict(color='#3ca951')), totals=dict(marker=dict(color='#888888'))))
+    names = [f"{x['rung']}<br>{x['added']:.3f}" if i == 0 else f"{x['rung']}<br>{x['added']:+.3f}" for i, x in enumerate(r)]
+    fig = go.Figure(go.Waterfall(x=names + [f"what you get<br>{r[-1]['ms']:.3f}"], y=[x['added'] for x in r] + [0], measure=['absolute'] + ['relative']*(len(r) - 1) + ['total'], connector=dict(line=dict(color='rgba(128,128,128,.6)', width=1)), increasing=dict(marker=dict(color='#4269d0')), decreasing=dict(marker=dict(color='#3ca951')), totals=dict(marker=dict(color='#888888'))))
     tops = [sum(x['added'] for x in r[:i + 1]) for i in range(len(r))]
-    fig.add_scatter(x=[x['rung'] for x in r], y=tops, mode='markers', marker=dict(size=1, color='#888888'), error_y=dict(type='data', array=[a for a, _ in ends], arrayminus=[b for _, b in ends], color='#888888', thickness=1.5), hoverinfo='skip')
+    fig.add_scatter(x=names, y=tops, mode='markers', marker=dict(size=1, color='#888888'), error_y=dict(type='data', array=[a for a, _ in ends], arrayminus=[b for _, b in ends], color='#888888', thickness=1.5), hoverinfo='skip')
     return fig.update_layout(template='plotly_white', title=f'{self.model} {self.target}, {self.threads} threads', yaxis_title='ms a token', showlegend=False, height=420, margin=dict(t=60, b=40))
 
 # %% ../nbs/09d_waterfall.ipynb #070d8bc3
