@@ -208,6 +208,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.convert._fetch': ('convert.html#_fetch', 'edgewb/convert.py'),
                                 'edgewb.convert._fits': ('convert.html#_fits', 'edgewb/convert.py'),
                                 'edgewb.convert._floats': ('convert.html#_floats', 'edgewb/convert.py'),
+                                'edgewb.convert._low_level': ('convert.html#_low_level', 'edgewb/convert.py'),
                                 'edgewb.convert._plain': ('convert.html#_plain', 'edgewb/convert.py'),
                                 'edgewb.convert._prepared': ('convert.html#_prepared', 'edgewb/convert.py'),
                                 'edgewb.convert._progress': ('convert.html#_progress', 'edgewb/convert.py'),
