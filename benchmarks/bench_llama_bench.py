@@ -11,7 +11,7 @@ denied to both where edgewb denies it to a session. Neither looks at logits or p
 ids that are there already.
 
 How. In turns, one process of llama-bench a round (it loads, warms up and times each test once), then each test once in the session; the order changes every round, the ratio is taken
-within a round. Where a process's memory comes to lie moves its speed by some percent for as long as it lives (0.52 to 0.59 ms a token of nano in one and the same loop), so on nano the session too is opened anew in every round. Rounds while other work ran
+within a round. Where a process's memory comes to lie moves its speed by some percent for as long as it lives, so on nano the session too is opened anew in every round. Rounds while other work ran
 are counted and said.
 
 Prints a table for people and, as its last line, one JSON object. `--only nano` takes under a minute, `--only E2B` under five. The first call compiles llama-bench (four files).

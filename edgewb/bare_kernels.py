@@ -31,7 +31,7 @@ _P, _I, _N, _B, _S = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_bo
 class _Init(ctypes.Structure): _fields_ = [('size', _N), ('buffer', _P), ('no_alloc', _B)]
 
 _FUNCTIONS = { # name: result, arguments
-    'ggml_init': (_P, _Init), 'ggml_free': (None, _P), 'ggml_new_tensor': (_P, _P, _I, _I, _P), 'ggml_nbytes': (_N, _P),
+    'ggml_init': (_P, _Init), 'ggml_free': (None, _P), 'ggml_new_tensor': (_P, _P, _I, _I, _P),
     'ggml_mul_mat': (_P, _P, _P, _P), 'ggml_mul_mat_id': (_P, _P, _P, _P, _P),
     'ggml_new_graph_custom': (_P, _P, _N, _B), 'ggml_build_forward_expand': (None, _P, _P), 'ggml_tensor_overhead': (_N,), 'ggml_graph_overhead_custom': (_N, _N, _B),
     'ggml_backend_dev_by_type': (_P, _I), 'ggml_backend_dev_init': (_P, _P, _S), 'ggml_backend_dev_backend_reg': (_P, _P), 'ggml_backend_reg_get_proc_address': (_P, _P, _S),
@@ -82,7 +82,8 @@ class BareKernels:
         threads: int = 0,    # 0: physical cores that this process may use
         repack: bool = True, # also in buffers that re-order weights, as llama.cpp does by default
     ):
-        self._open, self._g = [], _functions()
+        self._open: list = [] # what to free, and by which function
+        self._g = _functions()
         inv, roles = check(path), {t.name: t for t in recipes.inventory(str(path))}
         parts = {'body', 'experts', 'head'}
         self.tensors = [t for t in inv if len(t.shape) > 1 and roles[t.name].part in parts and not (roles[t.name].role == 'embed' and 'output.weight' in roles)]

@@ -350,4 +350,4 @@ def main(
         return 0
 
 # %% ../nbs/21_cli.ipynb #063f308e
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__': sys.exit(main()) # not evaluated here: it would end the page

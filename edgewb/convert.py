@@ -182,7 +182,7 @@ def take(self: Log, level: int, text: bytes, _: Any = None):
 
 # %% ../nbs/03c_convert.ipynb #aab3968d
 def _low_level() -> Any:
-    "The binding's ctypes module alone. The package around it would import its own engine, caches and jinja2: 25 ms of every session."
+    "The binding's ctypes module alone. The package around it would import its own engine, caches and jinja2 into every session."
     if 'llama_cpp' in sys.modules or not (spec := find_spec('llama_cpp')): return import_module('llama_cpp.llama_cpp')
     bare = ModuleType('llama_cpp')
     bare.__path__ = list(spec.submodule_search_locations)

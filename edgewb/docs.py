@@ -254,4 +254,4 @@ def main() -> None:
     print(build(root/'_docs'))
 
 # %% ../nbs/22_docs.ipynb #e20d48f0
-if __name__ == '__main__': main()
+if __name__ == '__main__': main() # not evaluated here: it would build the pages from within one
