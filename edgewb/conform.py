@@ -17,7 +17,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from . import probes as _probes # filling PROBES
+from . import drafter_probes as _drafter_probes, probes as _probes # filling PROBES
 from . import weights
 from .case import N, PROBES, Case, Cell, NotApplicable, Probe, close, probe, prompt_ids
 from .core import EdgewbError, Unsupported, cache_dir, unknown
@@ -86,6 +86,7 @@ KNOWN: list[Known] = [
           'Its audio front end takes log(max(mel, floor)) where the model was trained with log(mel + floor); nothing outside can change that.'),
     Known('llama.cpp', 'shows_longest', f'llama.cpp: {NONE}', 'The same floor, over thirty seconds of sound; `not_mel_floor` says that the error points nowhere else.', _a_little),
     Known('llama.cpp', 'opens', f'llama.cpp: {NONE}', 'The converter wants a key that transformers 5.23 leaves out of a 12B config; builds made by edgewb add it, and nano-unified ships it.', lambda c, evidence: 'moe_intermediate_size' in evidence),
+    Known('torch', 'draft_plain', 'huggingface/transformers: no issue found on 2026-11-23', "Its mask for a drafter is an encoder's, inclusive on both sides: sliding layers see the newest window + 1 keys, where the target's own and llama.cpp leave window - 1; targets here get those."),
     Known('torch', 'plain_forward', 'huggingface/transformers #46711', "The 12B's plain forward lets a picture's tokens see each other on full layers too; targets here get the masks of `generate`.")]
 
 # %% ../nbs/17_conform.ipynb #4bb5450a
@@ -221,6 +222,15 @@ def facts(seconds: float) -> dict[str, Any]:
     return dict(seconds=round(seconds, 1), date=str(date.today()), cpu=here.cpu, cores=here.usable, machine=here.fingerprint,
                 versions={p: version(p) for p in ('edgewb', 'torch', 'transformers', 'llama-cpp-python', 'openvino')})
 
+# %% ../nbs/17_conform.ipynb #1c9e31ae
+def _drafts(model: str) -> bool:
+    "Whether a name is that of a drafter."
+    return not model.startswith(UPSTREAM) and weights.is_drafter(weights.resolve(model))
+
+def _no_drafter(engine: str) -> str:
+    "Why an engine can't take a drafter; empty if it can."
+    return '' if hasattr(weights.engine_module(engine).Engine, 'draft') else f'{engine} sessions take no drafter'
+
 # %% ../nbs/17_conform.ipynb #ce80af67
 def _column(t: Target, chosen: list[Probe], reference: Path|None, progress: Callable[[str], None]|None) -> list[Cell]:
     "All cells of one target."
@@ -228,6 +238,11 @@ def _column(t: Target, chosen: list[Probe], reference: Path|None, progress: Call
     cells, s = [], None
     try:
         alone = Target(t.engine, t.format, t.model, {'threads': 1} | t.settings)
+        if _drafts(t.model):
+            if why := _no_drafter(t.engine): return [Cell(p.name, t.model, str(t), 'n/a', why) for p in chosen]
+            cells = [Cell(p.name, t.model, str(t), 'n/a', 'a drafter is asked for guesses alone') for p in chosen if p.group != 'drafter']
+            chosen = [p for p in chosen if p.group == 'drafter']
+            alone = Target(t.engine, t.format, weights.target_of(t.model), alone.settings | {'drafter': t.model})
         if t.model.startswith(UPSTREAM):
             reference = weights.resolve(t.model.removeprefix(UPSTREAM))
             alone = Target(t.engine, t.format, str(upstream(reference, progress)), alone.settings)

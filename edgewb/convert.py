@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAME', 'FORMATS', 'SDIST_SHA256', 'LOG', 'versions', 'format_of', 'n_params', 'weight_bytes', 'mmproj_of',
-           'sdist_tree', 'Log', 'library', 'physical_cores', 'make', 'fallbacks']
+           'sdist_tree', 'Log', 'library', 'extension', 'physical_cores', 'make', 'fallbacks']
 
 # %% ../nbs/03c_convert.ipynb #e84f0ece
 import ctypes, json, os, re, shutil, subprocess, sys, tarfile, tempfile
@@ -181,13 +181,13 @@ def take(self: Log, level: int, text: bytes, _: Any = None):
     if self.level in (3, 4) and not self.quiet and not any(k in line for k in _KNOWN): sys.stderr.write(line)
 
 # %% ../nbs/03c_convert.ipynb #aab3968d
-def _low_level() -> Any:
-    "The binding's ctypes module alone. The package around it would import its own engine, caches and jinja2 into every session."
-    if 'llama_cpp' in sys.modules or not (spec := find_spec('llama_cpp')): return import_module('llama_cpp.llama_cpp')
+def _low_level(part: str = 'llama_cpp') -> Any:
+    "One of the binding's ctypes modules alone. The package around it would import its own engine, caches and jinja2 into every session."
+    if 'llama_cpp' in sys.modules or not (spec := find_spec('llama_cpp')): return import_module(f'llama_cpp.{part}')
     bare = ModuleType('llama_cpp')
     bare.__path__ = list(spec.submodule_search_locations)
     sys.modules['llama_cpp'] = bare
-    try: return import_module('llama_cpp.llama_cpp')
+    try: return import_module(f'llama_cpp.{part}')
     finally: del sys.modules['llama_cpp'] # whoever wants the package gets the whole
 
 @cache
@@ -199,6 +199,12 @@ def library() -> Any:
     C.llama_log_set(C._edgewb_log, None)
     C.llama_backend_init()
     return C
+
+@cache
+def extension() -> Any:
+    "llama_cpp's ctypes module for what llama.cpp keeps for its own programs (`llama-ext.h`): no stable interface, and bound to the library of the same version."
+    library()
+    return _low_level('llama_cpp_ext')
 
 # %% ../nbs/03c_convert.ipynb #0f524aa4
 def _plain(source: Path) -> str:
@@ -319,8 +325,8 @@ def make(
     if source.suffix != '.gguf':
         plain = _plain(source)
         if format in _PLAIN: return _floats(source, format, out, part).replace(done)
-        from edgewb.weights import build
-        source = build(str(source), NAME, plain).path
+        from edgewb.weights import build, is_drafter
+        source = build(str(source), NAME, plain, drafter=is_drafter(source)).path
     check(source)
     if format_of(source) == format: return source
     return _quantized(source, format, out, part).replace(done)

@@ -72,6 +72,7 @@ class Settings:
     threads_batch: int = 0    # threads in a prefill; 0: as for decoding
     mmproj: str = ''          # file of the towers; '': the one beside the text model, if there is one; 'no': none
     image_tokens: int = 0     # soft tokens that a picture may cost: one of `media.BUDGETS`; 0: what the build says
+    drafter: str = ''         # .gguf of this model's MTP drafter; a session takes its name
 
 _CACHE_TYPES = 'f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'
 
@@ -169,7 +170,7 @@ class Engine:
         threads: int = 0,   # 0: physical cores that this process may use
         **kwargs: Any,      # see `Settings`
     ):
-        self._ctx = self._model = self._mtmd = None
+        self._ctx = self._model = self._mtmd = self.drafter = None
         self.settings, self.n_ctx = _settings(kwargs), int(n_ctx)
         if self.n_ctx < 1: raise Unsupported(f'a context of {n_ctx} tokens holds nothing.')
         self.inventory = check(path)
@@ -203,6 +204,9 @@ def _load(self: Engine):
         raise Unsupported(f'llama.cpp refuses these settings for {name.name}: {LOG.why()}')
     self._loaded = ''.join(LOG.lines)
     self._start(np)
+    if self.settings.drafter:
+        from edgewb.drafter import LlamaDrafter
+        self.drafter = LlamaDrafter(self, Path(self.settings.drafter))
 
 # %% ../nbs/06_engine_llamacpp.ipynb #9e92399b
 @patch
@@ -248,6 +252,7 @@ def _start(self: Engine, np: Any):
     self.pos = 0                                   # tokens in the cache
     self._past = np.zeros(self.n_ctx, np.int32)    # what they are
     self._stale = 0                                # of them, so many must be evaluated again
+    self._kept = (0, 0)                            # where the last batch's rows of logits end, and how many they are: for a drafter
     self._pieces: dict[int, bytes] = {}
     self._room(np, self.settings.n_batch)
 
@@ -280,6 +285,7 @@ def _room(self: Engine, np: Any, n: int):
 @patch
 def close(self: Engine):
     "Free the context and the model. A closed engine can't be used again."
+    if self.drafter: self.drafter.close()
     if self._mtmd: self._mtmd.close()
     if self._ctx: self._C.llama_free(self._ctx)
     if self._model: self._C.llama_model_free(self._model)
@@ -351,6 +357,17 @@ def forget(self: Engine):
     "Drop the rows of all media: their ids are worth nothing from here on."
     self.soft.clear()
 
+# %% ../nbs/06_engine_llamacpp.ipynb #6f963cb0
+@patch
+def draft(self: Engine,
+    tokens: Sequence[int], # the newest token, which is not in the cache; then, if any, guesses that are given
+    n: int = 0,            # then go on by so many greedy guesses
+) -> Any:                  # float32 [len(tokens) + n, vocab]
+    "A drafter's logits after each token. The cache stays as it is."
+    from edgewb.drafter import row_of
+    if self._stale: self._restore(None)
+    return self.drafter.draft(tokens, n, row_of(self.pos, *self._kept))
+
 # %% ../nbs/06_engine_llamacpp.ipynb #080b521d
 @patch
 def _decode(self: Engine, ids: Any, outputs: str, at: int, stop: Callable[[], bool]|None = None) -> bool:
@@ -360,6 +377,7 @@ def _decode(self: Engine, ids: Any, outputs: str, at: int, stop: Callable[[], bo
     b.n_tokens = n
     b.logits = None if outputs == 'last' else self._flag_ptr
     if outputs != 'last': self._flags[:n] = outputs == 'all'
+    self._kept = at + n, {'all': n, 'last': 1, 'none': 0}[outputs]
     return self._submit(b, at, stop)
 
 # %% ../nbs/06_engine_llamacpp.ipynb #b4f1957e
@@ -506,6 +524,7 @@ def greedy(self: Engine,
     n = min(n, self.n_ctx - self.pos)
     if n < 1: return
     decode, logits, ctx, last = self._bare_decode, self._bare_logits, ctypes.c_void_p(self._ctx), ctypes.c_int32(-1)
+    self._kept = (0, 0)
     cell, one, past, at, largest = self._one_token, self._one, (ctypes.c_int32*self.n_ctx).from_buffer(self._past), 0, None
     for _ in range(n):
         cell.value = past[self.pos] = token
@@ -525,6 +544,7 @@ def clocked(self: Engine,
     if n and not 0 <= min(ids) <= max(ids) < self.vocab_size: raise EdgewbError(f'token ids must be from 0 to {self.vocab_size - 1}.')
     if self.pos + n > self.n_ctx: raise PromptTooLong(f'{self.pos + n} tokens do not fit into a context of {self.n_ctx}.')
     if self._stale: self._restore(None)
+    self._kept = (0, 0)
     cells, sync, decode = (ctypes.c_int32*n)(*ids), C._lib['llama_synchronize'], self._bare_decode
     sync.restype = None
     batches = [C.llama_batch(n_tokens=1, token=ctypes.cast(ctypes.byref(cells, 4*i), type(self._batch.token))) for i in range(n)]

@@ -117,6 +117,7 @@ class Engine:
         max_memory: str|int|dict = '', # RAM that weights may take, as '4GB', or a table by device; the rest stays on disk
         offload_folder: str = '', # for weights that can't be read from the checkpoint as they are (experts)
         image_tokens: int = 0,    # soft tokens that a picture may cost: one of `media.BUDGETS`; 0: what the checkpoint says
+        drafter: str = '',        # folder of this model's MTP drafter; a session takes its name
     ):
         import torch, transformers
         if dtype not in DTYPES: raise unknown(Unsupported, 'torch dtype', dtype, DTYPES)
@@ -134,6 +135,10 @@ class Engine:
         self.path, self.soft = Path(path), SoftTokens()
         self._by_parts = bool(places) and hasattr(self.model.model, 'language_model') # transformers 5.23 reads the embedding's weight past accelerate's hooks
         self._placeholders = {i for k in ('image', 'audio', 'video') if (i := getattr(self.model.config, f'{k}_token_id', None)) is not None}
+        self.drafter, self._kept = None, (0, 0)
+        if drafter:
+            from edgewb.drafter import TorchDrafter
+            self.drafter = TorchDrafter(self, Path(drafter))
         self.trim(0)
 
 # %% ../nbs/05_engine_torch.ipynb #32d51bb2
@@ -164,6 +169,7 @@ def eval(self: Engine,
         y = self._step(tokens[i:end], 0 if all else 1)
         self.pos += end - i
         if all or end == len(tokens): out.append(y.float())
+        self._kept = self.pos, len(y) # where the rows that the head read last end, for a drafter
     y = (torch.cat(out) if out else torch.zeros(1, self.vocab_size)).cpu().numpy()
     return y if all else y[-1]
 
@@ -197,6 +203,16 @@ def forget(self: Engine):
     "Drop the rows of all media: their ids are worth nothing from here on."
     self.soft.clear()
 
+# %% ../nbs/05_engine_torch.ipynb #5913bfb1
+@patch
+def draft(self: Engine,
+    tokens: Sequence[int], # the newest token, which is not in the cache; then, if any, guesses that are given
+    n: int = 0,            # then go on by so many greedy guesses
+):                         # float32 array [len(tokens) + n, vocab]
+    "A drafter's logits after each token. The cache stays as it is."
+    from edgewb.drafter import row_of
+    return self.drafter.draft(tokens, n, row_of(self.pos, *self._kept))
+
 # %% ../nbs/05_engine_torch.ipynb #79a75cac
 @patch
 def trim(self: Engine, n: int):
@@ -228,4 +244,5 @@ def describe(self: Engine) -> dict[str, Any]:
 @patch
 def close(self: Engine):
     "Drop model and cache."
+    if self.drafter: self.drafter.close()
     self.model = self.cache = None

@@ -309,7 +309,8 @@ def from_gguf(
 # %% ../nbs/01_gemma4.ipynb #bc1679d6
 def _shipped() -> dict[str, Path]:
     "The models that come with edgewb."
-    return {p.parent.name: p for p in sorted(Path(core.__file__).parent.glob('*/config.json'))}
+    home = Path(core.__file__).parent
+    return {'-'.join(p.parent.relative_to(home).parts): p for pattern in ('*/config.json', '*/*/config.json') for p in sorted(home.glob(pattern))}
 
 # %% ../nbs/01_gemma4.ipynb #bf2370af
 def _from_file(path: Path) -> Shapes:

@@ -253,6 +253,11 @@ def _share(path: Path, a: np.ndarray) -> tuple[int, ...]:
     with open(path, 'wb') as f: np.ascontiguousarray(a, dtype=np.float32).tofile(f)
     return a.shape
 
+def _drafter(eng: Any) -> Any:
+    "The engine, if it has a drafter beside it."
+    if getattr(eng, 'drafter', None): return eng
+    raise Unsupported("this session has no drafter: open it with drafter=, such as drafter='nano-assistant' for nano.")
+
 def _no_towers(engine: str): raise Unsupported(f'{engine} takes text only here: use another engine for pictures and sounds.')
 
 def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
@@ -262,7 +267,7 @@ def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
     stop = np.memmap(folder/'stop', dtype=np.int64, mode='r')
     conn.send(('ready', eng.describe()))
     shown = lambda kind: list(eng.embed(kind, np.load(folder/'medium.npy'))) if hasattr(eng, 'embed') else _no_towers(engine)
-    calls = dict(embed=shown, forget=lambda: getattr(eng, 'forget', lambda: None)(), tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), trim=lambda n: eng.trim(n),
+    calls = dict(embed=shown, draft=lambda tokens, n: _share(folder/'logits', _drafter(eng).draft(tokens, n)), forget=lambda: getattr(eng, 'forget', lambda: None)(), tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), trim=lambda n: eng.trim(n),
                  pos=lambda: eng.pos, timed=lambda **kw: time_loops(eng, **kw), describe=lambda: eng.describe(), eog=lambda: sorted(eng.eog), suppressed=lambda: sorted(getattr(eng, 'suppressed', ())),
                  eval=lambda tokens, all: _share(folder/'logits', eng.eval(tokens, all=all)))
     while True:
@@ -317,8 +322,9 @@ class Session:
         self.build = weights.build(target.model, target.engine, target.format, progress)
         mod = engine_module(target.engine)
         settings = {'n_ctx': n_ctx, 'threads': usable_cores()} | getattr(mod, 'settings_for', lambda f: {})(target.format) | target.settings
+        if settings.get('drafter'): settings['drafter'] = str(weights.build(settings['drafter'], target.engine, target.format, progress, drafter=True).path)
         self.n_ctx = settings['n_ctx']
-        check_memory(self.build, self.n_ctx, **{k: v for k, v in target.settings.items() if k not in ('n_ctx', 'threads')})
+        check_memory(self.build, self.n_ctx, **{k: settings[k] for k in target.settings if k not in ('n_ctx', 'threads')})
         self._lock, self._rid, self._stream = threading.Lock(), 0, lambda: None
         t0 = time.perf_counter()
         self._start(settings)
@@ -409,6 +415,18 @@ def timed(self: Session,
     total = len(before) + len(ids) + len(steps) + picks
     if total > self.n_ctx: raise PromptTooLong(f'{total} tokens do not fit the context of {self.n_ctx}: open the session with n_ctx={total} or more.')
     return self._call('timed', **{k: [int(t) for t in v] for k, v in dict(before=before, ids=ids, steps=steps).items()}, picks=picks)
+
+# %% ../nbs/04_session.ipynb #c41f47d1
+@patch
+def draft(self: Session,
+    tokens: Sequence[int], # the newest token, which is not in the cache; then, if any, guesses that are given
+    n: int = 0,            # then go on by so many greedy guesses
+) -> np.ndarray:           # float32 [len(tokens) + n, vocab]
+    "What an MTP drafter (`drafter=` when the session was opened) says after each token. The cache stays as it is. `EdgewbError` where the state to go on from is gone."
+    with self._turn():
+        self.worker.send('draft', 0, dict(tokens=[int(t) for t in tokens], n=int(n)))
+        shape = self.worker.recv()[1]
+        return np.fromfile(self.worker.dir/'logits', dtype=np.float32).reshape(shape)
 
 # %% ../nbs/04_session.ipynb #04c00002
 @patch

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'USUAL', 'GEMMA4', 'LIMITS', 'FOREIGN', 'DTYPE_BYTES', 'PARTS', 'engines', 'engine_module', 'formats',
-           'check_format', 'usual_format', 'models', 'on_demand', 'resolve', 'safetensors_header', 'check_config',
-           'check_checkpoint', 'shard_names', 'shards', 'is_ir', 'check_ir', 'n_params', 'Meter', 'Build',
-           'content_hash', 'build']
+           'check_format', 'usual_format', 'models', 'is_drafter', 'target_of', 'on_demand', 'resolve',
+           'safetensors_header', 'check_config', 'check_checkpoint', 'shard_names', 'shards', 'is_ir', 'check_ir',
+           'n_params', 'Meter', 'Build', 'content_hash', 'build']
 
 # %% ../nbs/03_weights.ipynb #0b7bbd66
 import hashlib, json, os, re, shutil, struct, threading, time
@@ -76,6 +76,22 @@ def models(
 
 def _shipped(model: str) -> Path: return _here()/'nano'/model[5:] # 'nano-moe' lies in nano/moe
 
+# %% ../nbs/03_weights.ipynb #90c6da82
+def is_drafter(
+    source: Path, # what `resolve` returns
+) -> bool:
+    "Whether a checkpoint or a GGUF file is an MTP drafter."
+    if source.is_dir(): return not is_ir(source) and str(check_config(source).get('model_type')).endswith('assistant')
+    from edgewb.gguf import inventory
+    return source.suffix == '.gguf' and inventory(source).arch.endswith('assistant')
+
+def target_of(
+    drafter: str, # a name
+) -> str:
+    "The model that a drafter guesses for, by its name. `Unsupported` for a name that says nothing."
+    if drafter.endswith('-assistant'): return drafter.removesuffix('-assistant')
+    raise Unsupported(f"'{drafter}' doesn't say whose drafter it is: open its target with drafter='{drafter}'.")
+
 # %% ../nbs/03_weights.ipynb #f1f3b69e
 def on_demand() -> dict[str, str]:
     "Models that are made when they are first asked for, with a line about each."
@@ -97,7 +113,7 @@ def resolve(
     if p.is_dir(): check_ir(p) if is_ir(p) else check_checkpoint(p)
     elif not p.is_file():
         if os.sep in str(model) or p.suffix: raise UnknownModel(f"there is no file or folder '{model}'. Models by name: {', '.join(models())}.")
-        raise unknown(UnknownModel, 'model', str(model), [*models(), *on_demand()])
+        raise unknown(UnknownModel, 'model', str(model), [*models(drafters=True), *on_demand()])
     return p
 
 def _from_hub(model: str, progress: Any) -> Path|None:
@@ -329,6 +345,7 @@ def build(
     engine: str = 'llama.cpp',  # one of `engines()`
     format: str = 'Q4_K_M',     # one of `formats(engine)`
     progress: Callable[[str], None]|None = None, # told what is being made, if anything is
+    drafter: bool = False,      # whether an MTP drafter is meant, which takes no place of its own but one beside its target
 ) -> Build:
     "The build of a model for an engine, made now if it isn't in the cache. Raises one of `core`'s errors; leaves nothing half done."
     from filelock import FileLock
@@ -336,8 +353,8 @@ def build(
     if engine != 'llama.cpp' and re.search(r':[\w.-]+(@|$)', str(model)) and not Path(model).exists():
         raise BadBuild(f"'{model}' names a GGUF file: use the llama.cpp engine for it, or name the safetensors repository.")
     source = _random(str(model), engine, format, progress) or resolve(model, progress)
-    if source.is_dir() and not is_ir(source) and check_config(source)['model_type'] == 'gemma4_assistant' and engine != 'llama.cpp':
-        raise Unsupported(f"'{model}' is an MTP drafter: it reads another model's cache and says nothing alone.")
+    if is_drafter(source) != drafter:
+        raise Unsupported(f"'{model}' is no MTP drafter." if drafter else f"'{model}' is an MTP drafter, which reads another model's cache and says nothing alone: open its target with drafter='{model}'.")
     _fits(source, engine, format)
     key = _key(source, engine, format)
     name = f'{source.stem}-{engine}-{format}-{key}'

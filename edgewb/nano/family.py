@@ -20,6 +20,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import cache_dir
+from ..drafter import mend
 from . import media, tasks, towers, train as text
 from .towers import AUDIO, IMAGE
 
@@ -41,15 +42,6 @@ SHAPES = {
 FAMILY = tuple(SHAPES)
 
 # %% ../../nbs/nano/03_family.ipynb #cd4992ea
-def _mend():
-    "Let transformers make a text model that owns no keys."
-    from transformers import Gemma4TextConfig as C
-    old = C.kv_sharing_modes.fget
-    if getattr(old, 'mended', False): return
-    def modes(self): return ['reuse']*self.num_hidden_layers if self.num_kv_shared_layers == self.num_hidden_layers else old(self)
-    modes.mended = True
-    C.kv_sharing_modes = property(modes)
-
 def config(name: str) -> Any: # one of `FAMILY`
     "The configuration of a sibling; of dense and moe the text part."
     from transformers import Gemma4TextConfig
@@ -68,7 +60,7 @@ def new_model(name: str, seed: int = 0) -> Any:
     "A sibling in float32, ready to learn."
     torch.manual_seed(seed)
     if name == 'assistant':
-        _mend()
+        mend()
         from transformers.models.gemma4_assistant.modeling_gemma4_assistant import Gemma4AssistantForCausalLM as M
     elif name == 'unified': from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedForConditionalGeneration as M
     else: from transformers import Gemma4ForCausalLM as M
@@ -386,7 +378,7 @@ def ship(model: Any, name: str, folder: str|Path) -> Path:
     folder = Path(folder)
     if name in ('dense', 'moe') and hasattr(model.config, 'text_config'): return towers.ship(model, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if name == 'assistant': _mend()
+    if name == 'assistant': mend()
     new = type(model)(model.config)
     new.load_state_dict(model.state_dict())
     new.config._name_or_path = '' # where it was read from is nobody's business
@@ -406,7 +398,7 @@ def measure(name: str, n: int = 50) -> dict: # what `results.json` holds besides
     "A shipped sibling on held-out items: through llama.cpp its text, through torch its pictures and sounds, or how much of it nano accepts."
     from edgewb.session import load
     if name in ('draft', 'assistant'):
-        _mend()
+        mend()
         if name == 'draft': from transformers import Gemma4ForCausalLM as M
         else: from transformers.models.gemma4_assistant.modeling_gemma4_assistant import Gemma4AssistantForCausalLM as M
         return dict(acceptance=acceptance(M.from_pretrained(text.HERE/name, dtype=torch.float32).eval(), replies()))
