@@ -225,7 +225,7 @@ def _writing(self: Store) -> Iterator[sqlite3.Connection]:
 # %% ../nbs/11a_records.ipynb #7ee65313
 def _wal(c: sqlite3.Connection):
     "Choose the write-ahead log. SQLite doesn't wait by itself when two do this at once."
-    c.execute('PRAGMA page_size=8192')
+    c.execute('PRAGMA page_size=16384') # fewer, larger writes: chunks of samples are long
     end = time.monotonic() + WAIT
     while True:
         try: c.execute('PRAGMA journal_mode=WAL'); return
@@ -247,14 +247,21 @@ def _samples(v: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     except (TypeError, ValueError): raise BadRecords('samples of a record take numbers.') from None
 
 # %% ../nbs/11a_records.ipynb #c703c84d
-def _of_list(records: list[Record], card: dict) -> tuple[list[dict], np.ndarray, dict[str, list], Any]:
-    "Cards, each record's card, own columns, samples."
+def _of_list(records: list[Record], card: dict) -> tuple[list[dict], np.ndarray]:
+    "Cards, and each record's card."
     if wrong := next((r for r in records if not isinstance(r, Record)), None): raise BadRecords(f'a record is wanted, not {type(wrong).__name__}: give Records, a DataFrame, or one record by keywords.')
     cards = [card | r.card | dict(metric=r.metric, unit=r.unit) for r in records]
-    return cards, np.arange(len(cards)), {k: [getattr(r, k) for r in records] for k in OWN}, [r.samples for r in records]
+    return cards, np.arange(len(cards))
 
 # %% ../nbs/11a_records.ipynb #45418074
-def _of_frame(df: Any, card: dict, samples: Any) -> tuple[list[dict], np.ndarray, dict[str, Any], Any]:
+def _own_of_frame(df: Any, samples: Any) -> tuple[dict[str, Any], Any]:
+    "Own columns and samples."
+    own = {k: df[k].to_numpy() if k not in ('time', 'void', 'more') else _seconds(df[k]) if k == 'time' else df[k].astype(object).where(df[k].notna(), None).tolist() for k in OWN if k in df}
+    if samples is None: samples = df['samples'].tolist() if 'samples' in df else [()]*len(df)
+    return own, samples
+
+def _of_frame(df: Any, card: dict) -> tuple[list[dict], np.ndarray]:
+    "Cards, and each row's card."
     import pandas as pd
     names = [c for c in df.columns if c not in OWN + ('id', 'samples')]
     code = np.zeros(len(df), np.int64)
@@ -264,9 +271,7 @@ def _of_frame(df: Any, card: dict, samples: Any) -> tuple[list[dict], np.ndarray
         if len(kinds) + (k < 0).any() > 1: code = pd.factorize(code*(len(kinds) + 1) + k + 1)[0]
     top = np.maximum.accumulate(code) if len(code) else code
     first = np.flatnonzero(np.diff(top, prepend=-1)) # the first row of each combination
-    own = {k: df[k].to_numpy() if k not in ('time', 'void', 'more') else _seconds(df[k]) if k == 'time' else df[k].astype(object).where(df[k].notna(), None).tolist() for k in OWN if k in df}
-    if samples is None: samples = df['samples'].tolist() if 'samples' in df else [()]*len(df)
-    return [card | row for row in df[names].iloc[first].to_dict('records')] if names else [card]*len(first), code, own, samples
+    return [card | row for row in df[names].iloc[first].to_dict('records')] if names else [card]*len(first), code
 
 # %% ../nbs/11a_records.ipynb #f0a73cb2
 def _seconds(v: Any) -> np.ndarray:
@@ -356,10 +361,13 @@ def add(self: Store,
     "Keep records, all of them or, after an error, none. `BadRecords` or `NotEnoughDisk` say why."
     if what is None: what = Record(card.pop('metric', ''), samples=() if samples is None else samples, **{k: card.pop(k) for k in ('unit', *OWN) if k in card})
     if hasattr(what, 'to_records') and not hasattr(what, 'iloc'): what = what.to_records()
-    if hasattr(what, 'iloc'): cards, code, own, samples = _of_frame(what, card, samples)
-    else: cards, code, own, samples = _of_list([what] if isinstance(what, Record) else list(what), card)
-    n = len(code)
-    columns, counts, data = _tidy(n, own, samples)
+    frame = hasattr(what, 'iloc')
+    if not frame: what = [what] if isinstance(what, Record) else list(what)
+    with ThreadPoolExecutor(1) as pool: # medians need no Python: they are done beside the cards
+        own, samples = _own_of_frame(what, samples) if frame else ({k: [getattr(r, k, None) for r in what] for k in OWN}, [getattr(r, 'samples', ()) for r in what])
+        tidy = pool.submit(_tidy, n := len(what), own, samples)
+        cards, code = _of_frame(what, card) if frame else _of_list(what, card)
+    columns, counts, data = tidy.result()
     if next((x for x in cards if not isinstance(x.get('metric'), str) or not x['metric']), None) is not None:
         raise BadRecords('a record needs a metric, the name of what was measured: decode_tps, ttft, kld, ...')
     with self._writing() as c:
