@@ -227,10 +227,6 @@ def _drafts(model: str) -> bool:
     "Whether a name is that of a drafter."
     return not model.startswith(UPSTREAM) and weights.is_drafter(weights.resolve(model))
 
-def _no_drafter(engine: str) -> str:
-    "Why an engine can't take a drafter; empty if it can."
-    return '' if hasattr(weights.engine_module(engine).Engine, 'draft') else f'{engine} sessions take no drafter'
-
 # %% ../nbs/17_conform.ipynb #ce80af67
 def _column(t: Target, chosen: list[Probe], reference: Path|None, progress: Callable[[str], None]|None) -> list[Cell]:
     "All cells of one target."
@@ -239,7 +235,6 @@ def _column(t: Target, chosen: list[Probe], reference: Path|None, progress: Call
     try:
         alone = Target(t.engine, t.format, t.model, {'threads': 1} | t.settings)
         if _drafts(t.model):
-            if why := _no_drafter(t.engine): return [Cell(p.name, t.model, str(t), 'n/a', why) for p in chosen]
             cells = [Cell(p.name, t.model, str(t), 'n/a', 'a drafter is asked for guesses alone') for p in chosen if p.group != 'drafter']
             chosen = [p for p in chosen if p.group == 'drafter']
             alone = Target(t.engine, t.format, weights.target_of(t.model), alone.settings | {'drafter': t.model})

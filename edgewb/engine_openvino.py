@@ -35,7 +35,7 @@ _DTYPES = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 
 def versions() -> dict[str, str]:
     "What a build depends on besides the weights."
-    return {p: version(p) for p in ('openvino', 'transformers', 'torch')} | {'layout': '5'}
+    return {p: version(p) for p in ('openvino', 'transformers', 'torch')} | {'layout': '6'}
 
 def make(
     source: Path, # a Hugging Face folder
@@ -48,22 +48,23 @@ def make(
     source, out = Path(source), Path(out)
     if format not in FORMATS: raise unknown(UnknownFormat, 'openvino format', format, FORMATS)
     if source.is_file(): raise BadBuild(f"OpenVINO builds are made from checkpoint folders, and '{source.name}' is a file: use the llama.cpp engine for GGUF.")
+    drafts = json.loads((source/'config.json').read_text(encoding='utf8'))['model_type'].endswith('assistant')
     whole = export.load(source, _DTYPES.get(format, 'auto'))
     export._keep_stored(whole, gather_first=format in _DTYPES)
     pack = None if format in _DTYPES else quantise
-    media.towers(whole, out, pack)
-    graph = export.graph(whole)
+    if not drafts: media.towers(whole, out, pack)
+    graph = export.guess(whole) if drafts else export.graph(whole)
     ov.save_model(pack(graph, format) if pack else graph, out/'openvino_model.xml', compress_to_fp16=False) # while `whole` lives
     for f in _FILES:
         if (source/f).exists(): shutil.copyfile(source/f, out/f)
-    _note(whole.config.get_text_config(), format, out)
+    _note(whole.config.get_text_config(), format, out, drafts)
     return out
 
 # %% ../nbs/07_engine_openvino.ipynb #ce5db612
-def _note(config: Any, format: str, out: Path):
+def _note(config: Any, format: str, out: Path, drafts: bool = False):
     "Leave what the engine must know before it loads anything."
     facts = dict(format=format, bytes={f.name: f.stat().st_size for f in sorted(out.glob('*.bin'))}, vocab=config.vocab_size, hidden=config.hidden_size, pad=config.pad_token_id or 0, window=config.sliding_window,
-                 positions=config.max_position_embeddings, kv_token=_kv_token(config), ple=_ple_bytes(config, format), made_with=versions())
+                 positions=config.max_position_embeddings, kv_token=0 if drafts else _kv_token(config), ple=_ple_bytes(config, format), drafter=drafts, made_with=versions())
     (out/'edgewb.json').write_text(json.dumps(facts, indent=1))
 
 def weight_bytes(path: Path) -> int:
@@ -119,8 +120,9 @@ class Engine:
         chunk: int = 256,        # tokens of a prefill step
         device: str = 'CPU',     # an OpenVINO device
         image_tokens: int = 0,   # soft tokens that a picture may cost; 0: what the checkpoint says
+        drafter: str = '',       # folder of the build of this model's MTP drafter; a session takes its name
     ):
-        path = Path(path)
+        path, self.drafter, self._kept = Path(path), None, (0, 0)
         self.note, self.n_ctx, self.chunk, self.device = _checked(path), int(n_ctx), max(1, int(chunk)), device
         self.towers, self.soft = Towers.of(path, image_tokens), SoftTokens()
         self.core = shared_core()
@@ -128,25 +130,29 @@ class Engine:
         if _divides_by_zero(self.config, self.note['format']):
             raise Unsupported("in bfloat16 on a CPU with AMX, OpenVINO's fused MLP divides by zero when it has one thread: use two or more, precision='f32', or int8.")
         self.encoder = media.Encoder(path, self.towers, self._compile)
-        self.compiled = self._compile(path/'openvino_model.xml')
+        self.compiled = self._compile(path/'openvino_model.xml', ['embedding'] if drafter else ['embedding', 'state'])
         self.request = self.compiled.create_infer_request()
         self.vocab_size, self.pos = self.note['vocab'], 0
         self.tokenizer, self.eog = Tokenizer(path), eog_ids(path)
         self._start()
+        if drafter:
+            from edgewb.drafter import OpenvinoDrafter
+            self.drafter = OpenvinoDrafter(self, path, Path(drafter))
 
 # %% ../nbs/07_engine_openvino.ipynb #32d51bb2
 from fastcore.basics import patch
 
 # %% ../nbs/07_engine_openvino.ipynb #975ac39f
 @patch
-def _compile(self: Engine, file: Path):
-    "A graph of the build, compiled for the device."
+def _compile(self: Engine, file: Path, without: Sequence[str] = ()):
+    "A graph of the build, compiled for the device without some of its outputs."
     try: model = self.core.read_model(file)
     except RuntimeError as e: raise BadBuild(f"OpenVINO can not read {file.name} in '{file.parent.name}' ({_reason(e)}): delete the build and make it again.") from None
     ours = {'openvino_model.xml': {'ids', 'rows'}, 'vision.xml': {'patches', 'places'}, 'audio.xml': {'features'}}[file.name]
     names = {n for p in model.inputs for n in p.get_names()}
     if names - {'soft', 'pick', 'blocks'} != ours or ('ids' in ours) != bool(model.get_variables()):
         raise BadBuild(f"{file.name} in '{file.parent.name}' is not a graph that edgewb made: delete the build and make it again.")
+    for name in without: model.remove_result(model.output(name).get_node())
     try: return self.core.compile_model(model, self.device, self.config)
     except RuntimeError as e: raise Unsupported(f"OpenVINO can not compile {file.name} of '{file.parent.name}' for {self.device}: {_reason(e)}") from None
 
@@ -180,7 +186,7 @@ def _divides_by_zero(config: dict[str, Any], format: str) -> bool:
     "Whether OpenVINO would end this process with an arithmetic error."
     from edgewb.hardware import detect
     hw = detect()
-    threads = config.get('INFERENCE_NUM_THREADS') or hw.usable or 2
+    threads = min(config.get('INFERENCE_NUM_THREADS') or 1 << 10, hw.usable or 2) # it starts no more than there are cores for it
     return format in _DTYPES and config.get('INFERENCE_PRECISION_HINT', 'bf16') == 'bf16' and threads < 2 and 'AMX-BF16' in hw.isa
 
 # %% ../nbs/07_engine_openvino.ipynb #1121bde5
@@ -208,6 +214,16 @@ def embed(self: Engine,
 def forget(self: Engine):
     "Drop the rows of all media; their ids are worth nothing from now on."
     self.soft.clear()
+
+# %% ../nbs/07_engine_openvino.ipynb #a60283e1
+@patch
+def draft(self: Engine,
+    tokens: Sequence[int], # the newest token, which is not in the cache; then, if any, guesses that are given
+    n: int = 0,            # then go on by so many greedy guesses
+) -> Any:                  # float32 [len(tokens) + n, vocab]
+    "A drafter's logits after each token. The cache stays as it is."
+    from edgewb.drafter import row_of
+    return self.drafter.draft(tokens, n, row_of(self.pos, *self._kept))
 
 # %% ../nbs/07_engine_openvino.ipynb #698be8fc
 @patch
@@ -263,6 +279,7 @@ def _infer(self: Engine, ids, rows, soft: bool = False):
     if self.takes['blocks']: feed['blocks'] = self._pictures(ids) if soft else np.full(n, -1)
     self.request.infer(feed, share_inputs=True)
     self.pos += len(ids)
+    self._kept = self.pos, len(rows) # where the rows end, for a drafter
     return self.request.get_tensor('logits').data
 
 # %% ../nbs/07_engine_openvino.ipynb #20407d8b
@@ -303,4 +320,4 @@ def _kernels(compiled: Any) -> dict[str, int]:
 @patch
 def close(self: Engine):
     "Drop the graphs and the cache. A closed engine can't be used again."
-    self.request = self.compiled = self.encoder = self.core = None
+    self.request = self.compiled = self.encoder = self.core = self.drafter = None

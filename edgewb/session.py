@@ -23,10 +23,10 @@ from fastcore.basics import patch
 
 from . import core, weights
 from .hardware import detect
-from .core import BadMedia, BadTemplate, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
+from .core import BadMedia, BadTemplate, EdgewbError, EngineDied, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
 from .weights import Build, check_format, engine_module
 from .tokens import suppressed_ids
-from .worker import Worker, _error
+from .worker import Worker, _error, unbroken
 
 # %% ../nbs/04_session.ipynb #91c22b1b
 def _value(text: str) -> Any:
@@ -325,7 +325,7 @@ class Session:
         if settings.get('drafter'): settings['drafter'] = str(weights.build(settings['drafter'], target.engine, target.format, progress, drafter=True).path)
         self.n_ctx = settings['n_ctx']
         check_memory(self.build, self.n_ctx, **{k: settings[k] for k in target.settings if k not in ('n_ctx', 'threads')})
-        self._lock, self._rid, self._stream = threading.Lock(), 0, lambda: None
+        self._lock, self._rid, self._stream, self._owed = threading.Lock(), 0, lambda: None, False
         t0 = time.perf_counter()
         self._start(settings)
         self.load_s = time.perf_counter() - t0
@@ -364,10 +364,29 @@ def _turn(self: Session):
 
 # %% ../nbs/04_session.ipynb #838527cf
 @patch
-def _call(self: Session, op: str, **kw):
-    with self._turn():
-        self.worker.send(op, 0, kw)
+def _settle(self: Session):
+    "Drop the answer to a question that was given up."
+    while self._owed:
+        self.worker.wait()
+        with unbroken():
+            self._owed = False
+            try: self.worker.recv()
+            except EngineDied: raise
+            except EdgewbError: pass # the answer was an error
+
+@patch
+def _ask(self: Session, op: str, **kw):
+    "A question to the worker, and its answer."
+    self._settle()
+    with unbroken(): self.worker.send(op, 0, kw); self._owed = True
+    self.worker.wait()
+    with unbroken():
+        self._owed = False
         return self.worker.recv()[1]
+
+@patch
+def _call(self: Session, op: str, **kw):
+    with self._turn(): return self._ask(op, **kw)
 
 @patch
 def tokenize(self: Session, text: str) -> list[int]:
@@ -389,8 +408,7 @@ def eval(self: Session,
     if (total := self.pos + len(tokens)) > self.n_ctx: raise PromptTooLong(f'{total} tokens do not fit the context of {self.n_ctx}: '
         f'open the session with n_ctx={total} or more, or trim the cache.')
     with self._turn():
-        self.worker.send('eval', 0, dict(tokens=[int(t) for t in tokens], all=all))
-        shape = self.worker.recv()[1]
+        shape = self._ask('eval', tokens=[int(t) for t in tokens], all=all)
         return np.fromfile(self.worker.dir/'logits', dtype=np.float32).reshape(shape)
 
 @patch
@@ -424,8 +442,7 @@ def draft(self: Session,
 ) -> np.ndarray:           # float32 [len(tokens) + n, vocab]
     "What an MTP drafter (`drafter=` when the session was opened) says after each token. The cache stays as it is. `EdgewbError` where the state to go on from is gone."
     with self._turn():
-        self.worker.send('draft', 0, dict(tokens=[int(t) for t in tokens], n=int(n)))
-        shape = self.worker.recv()[1]
+        shape = self._ask('draft', tokens=[int(t) for t in tokens], n=int(n))
         return np.fromfile(self.worker.dir/'logits', dtype=np.float32).reshape(shape)
 
 # %% ../nbs/04_session.ipynb #04c00002
@@ -438,9 +455,9 @@ def embed(self: Session,
     from edgewb.media import check
     a = check(kind, data)
     with self._turn():
+        self._settle()
         np.save(self.worker.dir/'medium.npy', a)
-        self.worker.send('embed', 0, dict(kind=kind))
-        return self.worker.recv()[1]
+        return self._ask('embed', kind=kind)
 
 @patch
 def forget(self: Session):
@@ -505,11 +522,16 @@ class TokenStream:
     def __init__(self, session: Session, ids: list[int], **kw: Any):
         self.session, self.reply, self._buffer, self._done = session, Reply(session.target, ids), deque(), False
         session._lock.acquire()
-        self.owner, session._stream = threading.current_thread(), weakref.ref(self)
+        self.owner, session._stream, sent = threading.current_thread(), weakref.ref(self), False
         session._rid += 1
         self.rid = session._rid
-        try: session.worker.send('generate', self.rid, dict(ids=ids, **kw))
-        except BaseException: self._finish(); raise
+        try:
+            session._settle()
+            with unbroken(): session.worker.send('generate', self.rid, dict(ids=ids, **kw)); sent = True
+        except BaseException:
+            if sent: self.close()
+            else: self._finish()
+            raise
 
     def __iter__(self) -> Iterator[Token]: return self
 
@@ -526,10 +548,14 @@ class TokenStream:
 @patch
 def _receive(self: TokenStream):
     "Take the worker's next message."
-    try: kind, _, data = self.session.worker.recv()
-    except BaseException as e:
-        if not isinstance(e, KeyboardInterrupt): self._finish()
-        raise
+    try:
+        self.session.worker.wait()
+        with unbroken(): self._take(*self.session.worker.recv())
+    except KeyboardInterrupt: raise
+    except BaseException: self._finish(); raise
+
+@patch
+def _take(self: TokenStream, kind: str, _: int, data: Any):
     if kind == 'tokens': self._buffer.extend(Token(*t) for t in data)
     else:
         for k, v in data.items(): setattr(self.reply, k, v)

@@ -81,7 +81,7 @@ def is_drafter(
     source: Path, # what `resolve` returns
 ) -> bool:
     "Whether a checkpoint or a GGUF file is an MTP drafter."
-    if source.is_dir(): return not is_ir(source) and str(check_config(source).get('model_type')).endswith('assistant')
+    if source.is_dir(): return bool(check_ir(source).get('drafter')) if is_ir(source) else str(check_config(source).get('model_type')).endswith('assistant')
     from edgewb.gguf import inventory
     return source.suffix == '.gguf' and inventory(source).arch.endswith('assistant')
 

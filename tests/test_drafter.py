@@ -42,7 +42,7 @@ def test_guesses_are_those_of_transformers_own_loop():
         found, _ = make.get_candidates(torch.tensor([ids + [first]]), {}, said, False, 0)
         assert found[0, len(ids) + 1:].tolist() == s.draft([first], 3).argmax(-1).tolist()
 
-@pytest.mark.parametrize('target', ['torch:f32', 'torch:bf16', 'llama.cpp:F16', 'llama.cpp:Q4_K_M', 'llama.cpp:Q2_K'])
+@pytest.mark.parametrize('target', ['torch:f32', 'torch:bf16', 'llama.cpp:F16', 'llama.cpp:Q4_K_M', 'llama.cpp:Q2_K', 'openvino:f32', 'openvino:int8', 'openvino:int4'])
 def test_every_probe(target):
     m = conform.conform(target, 'nano-assistant')
     assert not m.count('fail') and not m.count('blind'), m
@@ -57,18 +57,13 @@ class Bent:
 
 def forgets(s, tokens, n): return np.concatenate([s.draft([t], n*(i == len(tokens) - 1)) for i, t in enumerate(tokens)])
 
-@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16', 'llama.cpp:Q4_K_M'])
+@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16', 'llama.cpp:Q4_K_M', 'openvino:int4'])
 def test_a_mistake_is_found_and_named(target):
     with opened(target, n_ctx=1400) as s:
         case = Case(Bent(s, forgets))
         found = {p.name: conform.judge(case, p).status for p in PROBES}
     assert found['not_draft_forgets'] == 'fail' and found['draft_first'] == 'pass' and found['draft_chain'] == 'fail'
     assert [n for n, status in found.items() if n.startswith('not_') and status == 'fail'] == ['not_draft_forgets'] # nothing else is blamed
-
-def test_engines_without_drafters_say_so():
-    m = conform.conform('openvino:f32', 'nano-assistant')
-    assert {c.status for c in m.cells} == {'n/a'} and {c.evidence for c in m.cells} == {'openvino sessions take no drafter'}
-    with pytest.raises(Unsupported, match='drafter'): edgewb.load('nano', 'openvino', 'f32', drafter='nano-assistant')
 
 def test_other_models_are_not_asked():
     cells = conform.conform('llama.cpp:F16', 'nano', [p.name for p in PROBES]).cells
@@ -78,12 +73,12 @@ def test_other_models_are_not_asked():
 def test_a_drafter_alone_is_refused(engine, format):
     with pytest.raises(Unsupported, match="open its target with drafter='nano-assistant'"): edgewb.load('nano-assistant', engine, format)
 
-@pytest.mark.parametrize('engine,format', [('llama.cpp', 'F16'), ('torch', 'f32')])
+@pytest.mark.parametrize('engine,format', [('llama.cpp', 'F16'), ('torch', 'f32'), ('openvino', 'f32')])
 def test_what_is_no_drafter_is_refused(engine, format):
     with pytest.raises(Unsupported, match="'nano-draft' is no MTP drafter"): edgewb.load('nano', engine, format, drafter='nano-draft')
     with pytest.raises(UnknownModel, match='Nearest: nano-assistant'): edgewb.load('nano', engine, format, drafter='nano-asistant')
 
-@pytest.mark.parametrize('engine,format', [('llama.cpp', 'F16'), ('torch', 'f32')])
+@pytest.mark.parametrize('engine,format', [('llama.cpp', 'F16'), ('torch', 'f32'), ('openvino', 'f32')])
 def test_another_models_drafter_is_refused(engine, format):
     "nano-unified is half as wide."
     with pytest.raises(Unsupported, match='does not draft for .*states 256 instead of 128'): edgewb.load('nano-unified', engine, format, drafter='nano-assistant')
@@ -97,10 +92,19 @@ def test_a_drafter_file_is_known_by_its_header(tmp_path):
         for x in (s, t): x.eval(ids)
         assert (s.draft([9], 3) == t.draft([9], 3)).all()
 
+def test_an_openvino_drafter_can_be_moved(tmp_path):
+    made = weights.build('nano-assistant', 'openvino', 'int8', drafter=True).path
+    shutil.copytree(made, tmp_path/'moved')
+    with pytest.raises(Unsupported, match='MTP drafter'): edgewb.load(str(tmp_path/'moved'), 'openvino')
+    with opened('openvino:int8', str(tmp_path/'moved')) as s, opened('openvino:int8') as t:
+        ids = s.chat_ids('What is 32+6?')
+        for x in (s, t): x.eval(ids)
+        assert (s.draft([9], 3) == t.draft([9], 3)).all()
+
 def test_weights_in_several_places_take_no_drafter():
     with pytest.raises(Unsupported, match='in one place'): edgewb.load('nano', 'torch', 'f32', device_map='disk', drafter='nano-assistant')
 
-@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16'])
+@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16', 'openvino:f32'])
 def test_where_a_state_is_gone(target):
     with opened(target) as s:
         ids = s.chat_ids('What is 32+6?')
@@ -116,7 +120,7 @@ def test_where_a_state_is_gone(target):
         s.eval(ids[-6:]); assert kld(whole, s.draft([9], 2)).max() < 1e-5
         s.trim(0); s.eval(ids[:-3]); assert kld(there, s.draft(ids[-3:])).max() < 1e-5
 
-@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16'])
+@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16', 'openvino:f32'])
 def test_behind_a_picture(target):
     "The cache holds soft tokens; the state is that of the word after them."
     from edgewb.mutants_media import SCENES
@@ -156,9 +160,9 @@ def clustered(tmp_path_factory):
     m.save_pretrained(folder)
     return folder
 
-@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16'])
+@pytest.mark.parametrize('target', ['torch:f32', 'llama.cpp:F16', 'openvino:f32'])
 def test_a_drafter_with_clusters(clustered, target):
-    "torch searches eight of 32 clusters, llama.cpp the whole head: each is held against its own."
+    "torch searches eight of 32 clusters, the others the whole head: each is held against its own."
     with opened(target, str(clustered), n_ctx=1400) as s:
         case = Case(s)
         found = {p.name: conform.judge(case, p) for p in PROBES}

@@ -311,7 +311,7 @@ def test_one_thread_in_bfloat16_is_refused_where_it_would_crash():
     code = "import sys; from edgewb.engine_openvino import Engine; from edgewb.weights import build\n" \
            "Engine(build('nano', 'openvino', 'bf16').path, threads=int(sys.argv[1]), precision='bf16').eval([5]*100); print('ran')"
     one, two = (subprocess.run([sys.executable, '-c', code, str(n)], capture_output=True, text=True) for n in (1, 2))
-    assert two.stdout == 'ran\n', two.stderr[-500:]
+    assert two.stdout == 'ran\n' or detect().usable < 2 and 'Unsupported' in two.stderr, two.stderr[-500:]
     assert one.returncode >= 0 and ('Unsupported' in one.stderr if 'AMX-BF16' in detect().isa else one.stdout == 'ran\n')
 
 @pytest.mark.parametrize('tokens', [[-1], [1 << 20], [5, 1024]])

@@ -283,6 +283,46 @@ def test_set_up_takes_the_default_torch_where_there_is_a_gpu(setup_script, monke
 
 
 @pytest.fixture()
+def cpu_index(setup_script, monkeypatch, tmp_path):
+    "A package index on this machine, in the place of PyTorch's, for a pip that offers no CPU build: a wheel of a few bytes, fetched by the real pip."
+    import http.server, threading, zipfile
+    folder = tmp_path/'index'/'torch'
+    folder.mkdir(parents=True)
+    wheel, info = 'torch-2.13.0+cpu-py3-none-any.whl', 'torch-2.13.0+cpu.dist-info'
+    with zipfile.ZipFile(folder/wheel, 'w') as z:
+        for name, text in (('torch_is_here.py', ''), (f'{info}/METADATA', 'Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+cpu\n'),
+                           (f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n'), (f'{info}/RECORD', '')): z.writestr(name, text)
+    (folder/'index.html').write_text(f'<!DOCTYPE html><html><body><a href="{wheel}">{wheel}</a></body></html>')
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args): super().__init__(*args, directory=str(tmp_path/'index'))
+        def log_message(self, *args): pass
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(setup_script, 'CPU_INDEX', f'http://127.0.0.1:{server.server_port}')
+    monkeypatch.setattr(setup_script, 'has_nvidia', lambda: False)
+    monkeypatch.setattr(setup_script.platform, 'machine', lambda: 'x86_64')
+    monkeypatch.setattr(setup_script.subprocess, 'run', lambda *a, **kw: subprocess.CompletedProcess(a, 1)) # pip offers nothing
+    yield setup_script.CPU_INDEX
+    server.shutdown()
+
+
+def test_set_up_takes_torch_from_the_cpu_index(setup_script, cpu_index, monkeypatch, tmp_path):
+    source, phrase = setup_script.torch_source('torch==2.13.0')
+    monkeypatch.undo() # the real pip from here on
+    assert source == ['--index-url', cpu_index] and 'own CPU index' in phrase
+    ran = subprocess.run([sys.executable, '-m', 'pip', '--isolated', 'install', '--no-cache-dir', '--target', str(tmp_path/'site'), *source, 'torch==2.13.0'],
+                         env={k: v for k, v in os.environ.items() if not k.startswith('PIP_') and 'proxy' not in k.lower()} | {'PIP_CONFIG_FILE': os.devnull}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path/'site'/'torch_is_here.py').exists()
+
+
+def test_set_up_takes_the_default_torch_where_the_index_is_out_of_reach(setup_script, cpu_index, monkeypatch):
+    monkeypatch.setattr(setup_script, 'CPU_INDEX', 'http://127.0.0.1:9')
+    source, phrase = setup_script.torch_source('torch==2.13.0')
+    assert source == [] and 'several GB' in phrase
+
+
+@pytest.fixture()
 def no_chromium(setup_script, monkeypatch):
     "A Debian machine without a browser; what would be run is listed instead."
     ran = []

@@ -123,6 +123,24 @@ def test_interrupt_in_a_loop_stops_the_engine(session, interruptible):
     assert session.generate(QUESTION, 4).tokens
 
 
+def test_interrupts_at_any_moment_leave_the_session_right(session, interruptible):
+    "Between question and answer, or with half a message read: what is asked afterwards is answered, and rightly."
+    import random
+    rng, text = random.Random(0), 'a b c '*8
+    ids, said = session.tokenize(text), session.generate(QUESTION, 6).ids
+    def streams():
+        for _ in session.stream('hello', 300, raw=True, ignore_eog=True): pass
+    def evaluates(): session.trim(0); session.eval(ids*4)
+    def asks(): session.tokenize(text); session.pieces(ids)
+    for i in range(45):
+        timer = threading.Timer(rng.uniform(0, .03), lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            while True: (streams, evaluates, asks)[i % 3]()
+        timer.join()
+        assert session.tokenize(text) == ids and session.generate(QUESTION, 6).ids == said, i
+
+
 def test_too_long(session):
     with pytest.raises(core.PromptTooLong, match='n_ctx='): session.generate('many words '*3000)
     with pytest.raises(core.PromptTooLong): session.eval([2]*2049)
