@@ -6,7 +6,7 @@
 __all__ = ['EdgewbError', 'UnknownModel', 'UnknownEngine', 'UnknownFormat', 'BadBuild', 'Unsupported', 'NotEnoughMemory',
            'NotEnoughDisk', 'NoAccess', 'DownloadFailed', 'UnknownHardware', 'BadProfile', 'BadRecords',
            'PromptTooLong', 'BadMedia', 'BadTemplate', 'BadCall', 'PromptMismatch', 'EngineDied', 'nearest', 'unknown',
-           'settings', 'cache_dir', 'data_dir', 'file_sha256', 'human_bytes']
+           'settings', 'cache_dir', 'data_dir', 'file_sha256', 'compiled', 'human_bytes']
 
 # %% ../nbs/00_core.ipynb #b1c6b4c1
 import difflib, hashlib, os, sys, tempfile
@@ -151,6 +151,23 @@ def file_sha256(
     for f in sorted(p for p in path.rglob('*') if p.is_file()):
         h.update(f'{f.relative_to(path).as_posix()}\0{file_sha256(f)}\n'.encode())
     return h.hexdigest()
+
+# %% ../nbs/00_core.ipynb #62d12464
+def compiled(
+    source: str, # of a C file
+    *flags: str, # for the compiler
+) -> Path|None:
+    "A shared library of some C, from the cache; None where there is no C compiler, or it doesn't take this."
+    import platform, shutil, subprocess
+    lib = cache_dir('probe')/f'{hashlib.sha256((source + platform.machine()).encode()).hexdigest()[:16]}.so'
+    if lib.exists(): return lib
+    cc = next(filter(shutil.which, filter(None, (os.environ.get('CC'), 'cc', 'gcc', 'clang'))), None)
+    if not cc or sys.platform == 'win32': return None
+    with tempfile.TemporaryDirectory(dir=lib.parent) as folder:
+        (c := Path(folder)/'loop.c').write_text(source)
+        if subprocess.run([cc, '-O1', *flags, '-shared', '-fPIC', str(c), '-o', f'{folder}/loop.so'], capture_output=True).returncode: return None
+        os.replace(f'{folder}/loop.so', lib) # whole or not at all, whoever else does the same
+    return lib
 
 # %% ../nbs/00_core.ipynb #78b812f6
 def human_bytes(

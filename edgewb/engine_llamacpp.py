@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .core import BadBuild, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, human_bytes, unknown
+from .core import BadBuild, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, compiled, human_bytes, unknown
 from .convert import FORMATS, LOG, NAME, fallbacks, format_of, library, make, mmproj_of, n_params, physical_cores, versions, weight_bytes
 from .gguf import CODES, TYPES, Inventory, check
 from .hardware import detect
@@ -535,6 +535,25 @@ def greedy(self: Engine,
         yield token
 
 # %% ../nbs/06_engine_llamacpp.ipynb #c10c4ed1
+_STEPS = """#include <stdint.h>
+#include <time.h>
+typedef struct { int32_t n_tokens; int32_t *token; float *embd; int32_t *pos; int32_t *n_seq_id; int32_t **seq_id; int8_t *logits; } batch;
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + 1e-9*t.tv_nsec; }
+int steps(void *ctx, int32_t (*decode)(void *, batch), void (*sync)(void *), int32_t *ids, int n, double *at) {
+    batch b = {1};
+    at[0] = now();
+    for (int i = 0; i < n; i++) { b.token = ids + i; if (decode(ctx, b)) return i; sync(ctx); at[i + 1] = now(); }
+    return n;
+}
+"""
+
+@cache
+def _steps(fields: tuple[str, ...], size: int) -> Any:
+    "The loop in C; None without a compiler, or where llama.cpp's batch has another shape."
+    if (fields, size) != (('n_tokens', 'token', 'embd', 'pos', 'n_seq_id', 'seq_id', 'logits'), 56): return None
+    try: return ctypes.CDLL(str(lib)).steps if (lib := compiled(_STEPS)) else None
+    except OSError: return None # a cache folder that nothing may run from
+
 @patch
 def clocked(self: Engine,
     ids: Sequence[int], # appended to the cache one at a time
@@ -545,15 +564,22 @@ def clocked(self: Engine,
     if self.pos + n > self.n_ctx: raise PromptTooLong(f'{self.pos + n} tokens do not fit into a context of {self.n_ctx}.')
     if self._stale: self._restore(None)
     self._kept = (0, 0)
-    cells, sync, decode = (ctypes.c_int32*n)(*ids), C._lib['llama_synchronize'], self._bare_decode
-    sync.restype = None
-    batches = [C.llama_batch(n_tokens=1, token=ctypes.cast(ctypes.byref(cells, 4*i), type(self._batch.token))) for i in range(n)]
-    at = [perf_counter()]
-    at += [perf_counter() for code in map(decode, repeat(ctx), batches) if not (code or sync(ctx))]
+    cells, sync, decode, at = (ctypes.c_int32*n)(*ids), C._lib['llama_synchronize'], self._bare_decode, (ctypes.c_double*(n + 1))()
+    sync.restype, where = None, lambda f: ctypes.cast(f, ctypes.c_void_p)
+    if loop := _steps(tuple(k for k, _ in C.llama_batch._fields_), ctypes.sizeof(C.llama_batch)): at = at[:loop(ctx, where(decode), where(sync), cells, n, at) + 1]
+    else: at = self._mapped(decode, sync, cells, n)
     if len(at) <= n: raise EdgewbError(f'llama.cpp could not evaluate every step: {LOG.why()}')
     self._past[self.pos:self.pos + n] = ids
     self.pos += n
     return at
+
+@patch
+def _mapped(self: Engine, decode: Any, sync: Any, cells: Any, n: int) -> list[float]:
+    "The loop without a compiler."
+    C, ctx = self._C, ctypes.c_void_p(self._ctx)
+    batches = [C.llama_batch(n_tokens=1, token=ctypes.cast(ctypes.byref(cells, 4*i), type(self._batch.token))) for i in range(n)]
+    at = [perf_counter()]
+    return at + [perf_counter() for code in map(decode, repeat(ctx), batches) if not (code or sync(ctx))]
 
 # %% ../nbs/06_engine_llamacpp.ipynb #1197a692
 def _library_facts(C: Any) -> dict[str, Any]:

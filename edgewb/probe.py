@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
-from .core import EdgewbError, cache_dir, human_bytes
+from .core import EdgewbError, compiled, human_bytes
 from .hardware import Hardware, detect
 
 # %% ../nbs/01f_probe.ipynb #7e0a3db1
@@ -237,19 +237,6 @@ def _march(p: Instruction) -> list[str]:
     names = {'asimdhp': 'fp16', 'asimddp': 'dotprod', 'i8mm': 'i8mm', 'bf16': 'bf16'}
     return [f'-march=armv8.2-a+{names[f]}' for f in p.flags if f in names]
 
-def _compiled(p: Instruction) -> str|None:
-    "A shared library with the loop; None where there is no compiler, or it doesn't know the instruction."
-    source = _source(p)
-    lib = cache_dir('probe')/f'{hashlib.sha256((source + platform.machine()).encode()).hexdigest()[:16]}.so'
-    if lib.exists(): return str(lib)
-    cc = next(filter(shutil.which, filter(None, (os.environ.get('CC'), 'cc', 'gcc', 'clang'))), None)
-    if not cc or sys.platform == 'win32': return None
-    with tempfile.TemporaryDirectory(dir=lib.parent) as folder:
-        (c := Path(folder)/'loop.c').write_text(source)
-        if subprocess.run([cc, '-O1', *_march(p), '-shared', '-fPIC', str(c), '-o', f'{folder}/loop.so'], capture_output=True).returncode: return None
-        os.replace(f'{folder}/loop.so', lib) # whole or not at all, whoever else does the same
-    return str(lib)
-
 # %% ../nbs/01f_probe.ipynb #8038103e
 def _peak(library: str, name: str, threads: int, seconds: float) -> dict[str, Any]:
     "In the child process: rates and share of one path."
@@ -302,8 +289,8 @@ def peaks(
     for name, p in PATHS.items():
         if not p.flags <= set(hw.flags): continue
         try:
-            if not (lib := _compiled(p)): raise EdgewbError('no C compiler is installed, or it is too old to know the instruction.')
-            got = _child('_peak', lib, name, threads, seconds, timeout=180 + 20*seconds)
+            if not (lib := compiled(_source(p), *_march(p))): raise EdgewbError('no C compiler is installed, or it is too old to know the instruction.')
+            got = _child('_peak', str(lib), name, threads, seconds, timeout=180 + 20*seconds)
             found.append(Peak(name, threads, max(got['rates']), tuple(got['rates']), got['share']))
         except EdgewbError as e: found.append(Peak(name, threads, 0., (), 0., str(e)))
     return tuple(found)

@@ -462,12 +462,13 @@ def ship(
 def measure(
     n: int = 100,       # held-out items a family
     n_damage: int = 150,# held-out items a fragile family
+    model: str = 'nano',# the shipped weights, or a folder
     **settings: Any,    # of the sessions
 ) -> dict:              # what `results.json` holds
-    "Accuracy by family (generated greedily by llama.cpp at F16) and the damage of the usual formats, on the shipped weights."
+    "Accuracy by family (generated greedily by llama.cpp at F16) and the damage of the usual formats."
     from edgewb.session import load
-    with load('nano', 'llama.cpp', 'F16', **settings) as s: counts = tasks.evaluate(tasks.answers(s), n)
-    rows = tasks.damage(n=n_damage, **settings)
+    with load(model, 'llama.cpp', 'F16', **settings) as s: counts = tasks.evaluate(tasks.answers(s), n)
+    rows = tasks.damage(n=n_damage, model=model, **settings)
     pair = lambda c: [c.right, c.n]
     return dict(families={f: pair(c) for f, c in counts.items()},
                 damage=[dict(format=d.format, bytes=d.bytes, kld=d.kld, families={f: pair(c) for f, c in d.counts.items()}) for d in rows])
