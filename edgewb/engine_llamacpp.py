@@ -136,12 +136,12 @@ def memory_need(
     inv: Inventory,              # of the build
     n_ctx: int,                  # tokens of context
     s: Settings = Settings(),
-) -> dict[str, int]:             # bytes of weights, KV cache and compute buffers
+) -> dict[str, int]:             # bytes of weights, KV cache and compute buffers, and of a drafter
     "An estimate of what loading will take, from the header alone."
     weights = sum(t.bytes for t in inv if not (s.use_mmap and t.name == _GATHERED))
     if not s.use_mmap and not any(t.name == 'output.weight' for t in inv): # a tied head is loaded a second time
         weights += sum(t.bytes for t in inv if t.name == 'token_embd.weight')
-    return dict(weights=weights, kv=kv_bytes(inv, n_ctx, s), compute=_compute_bytes(inv, n_ctx, s))
+    return dict(weights=weights, kv=kv_bytes(inv, n_ctx, s), compute=_compute_bytes(inv, n_ctx, s)) | ({'drafter': Path(s.drafter).stat().st_size} if s.drafter else {})
 
 # %% ../nbs/06_engine_llamacpp.ipynb #cbb757ec
 def _compute_bytes(inv: Inventory, n_ctx: int, s: Settings) -> int:

@@ -76,11 +76,13 @@ def memory_needed(
     path: Path,   # the build
     format: str,  # its format
     n_ctx: int,   # tokens of context
+    drafter: str = '', # build of an MTP drafter beside it
+    **rest: Any,  # other settings make no difference
 ) -> int:
     "An estimate of the bytes that an engine with a full cache will take."
     note = _checked(Path(path))
     times = 3.2 if format in ('bf16', 'f16') else 2.2
-    return 300_000_000 + int(times*(sum(note['bytes'].values()) - note.get('ple', 0))) + 2*n_ctx*note['kv_token']
+    return 300_000_000 + int(times*(sum(note['bytes'].values()) - note.get('ple', 0) + (weight_bytes(Path(drafter)) if drafter else 0))) + 2*n_ctx*note['kv_token']
 
 def _ple_bytes(config, format: str) -> int:
     "Bytes of the table of per-layer embeddings."

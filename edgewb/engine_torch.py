@@ -42,12 +42,12 @@ def settings_for(format: str) -> dict[str, Any]:
     "What the engine is told to run a build of this format."
     return {'dtype': {'f32': 'float32', 'bf16': 'bfloat16'}[format]}
 
-def memory_needed(path: Path, format: str, n_ctx: int, device: str = 'auto', device_map: str|dict = '', max_memory: Any = '', dtype: str = '', **rest: Any) -> int:
+def memory_needed(path: Path, format: str, n_ctx: int, device: str = 'auto', device_map: str|dict = '', max_memory: Any = '', dtype: str = '', drafter: str = '', **rest: Any) -> int:
     "RAM that the weights take, in bytes; the cache comes on top as it fills. 0 where they lie elsewhere, or may; settings as in `Engine`."
     from edgewb.weights import n_params
     maybe_gpu = device == 'auto' and bool(detect().accelerators) and sys.platform != 'darwin'
     if device_map or max_memory or maybe_gpu or device.startswith(('cuda', 'xpu')): return 0
-    return n_params(path)*DTYPES.get(dtype or settings_for(format)['dtype'], 4)
+    return (n_params(path) + (n_params(Path(drafter)) if drafter else 0))*DTYPES.get(dtype or settings_for(format)['dtype'], 4)
 
 # %% ../nbs/05_engine_torch.ipynb #dc5b002a
 DEVICES = 'cuda', 'xpu', 'mps', 'cpu' # best first
