@@ -355,6 +355,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.drafter.TorchDrafter._seen': ('drafter.html#torchdrafter._seen', 'edgewb/drafter.py'),
                                 'edgewb.drafter.TorchDrafter.close': ('drafter.html#torchdrafter.close', 'edgewb/drafter.py'),
                                 'edgewb.drafter.TorchDrafter.draft': ('drafter.html#torchdrafter.draft', 'edgewb/drafter.py'),
+                                'edgewb.drafter.chain': ('drafter.html#chain', 'edgewb/drafter.py'),
                                 'edgewb.drafter.check_pair': ('drafter.html#check_pair', 'edgewb/drafter.py'),
                                 'edgewb.drafter.mend': ('drafter.html#mend', 'edgewb/drafter.py'),
                                 'edgewb.drafter.row_of': ('drafter.html#row_of', 'edgewb/drafter.py')},
