@@ -104,7 +104,7 @@ def _cpuinfo(text: str) -> dict:
                 virtual='hypervisor' in flags if arch == 'x86_64' and field('vendor_id') else None)
 
 # %% ../nbs/01_hardware.ipynb #15d3b7df
-_HWCAP = {16: {1: 'asimd', 10: 'asimdhp', 20: 'asimddp', 22: 'sve'}, 26: {1: 'sve2', 9: 'svei8mm', 13: 'i8mm', 14: 'bf16', 23: 'sme'}} # uapi/asm/hwcap.h
+_HWCAP = {16: {1: 'asimd', 10: 'asimdhp', 20: 'asimddp', 22: 'sve'}, 26: {1: 'sve2', 9: 'svei8mm', 12: 'svebf16', 13: 'i8mm', 14: 'bf16', 23: 'sme', 26: 'smei8i32', 28: 'smeb16f32', 29: 'smef32f32'}} # uapi/asm/hwcap.h
 
 def _hwcap() -> list[str]:
     "Arm's flags of this process, from the auxiliary vector."
@@ -313,7 +313,7 @@ def _linux(root: Path) -> dict:
                 accelerators=_accelerators(root), load=float(load[0]) if load else None, usable=min(limits, default=None))
 
 # %% ../nbs/01_hardware.ipynb #0c0c3a8b
-_MAC = {'neon': 'asimd', 'advsimd': 'asimd', 'fp16': 'asimdhp', 'dotprod': 'asimddp', 'i8mm': 'i8mm', 'bf16': 'bf16', 'sme': 'sme', 'avx1.0': 'avx', 'fma': 'fma', 'bmi2': 'bmi2',
+_MAC = {'neon': 'asimd', 'advsimd': 'asimd', 'fp16': 'asimdhp', 'dotprod': 'asimddp', 'i8mm': 'i8mm', 'bf16': 'bf16', 'sme': 'sme', 'sme_f32f32': 'smef32f32', 'sme_b16f32': 'smeb16f32', 'sme_i8i32': 'smei8i32', 'avx1.0': 'avx', 'fma': 'fma', 'bmi2': 'bmi2',
         'avx2': 'avx2', 'f16c': 'f16c', 'avx512f': 'avx512f', 'avx512bw': 'avx512bw', 'avx512vl': 'avx512vl', 'avx512dq': 'avx512dq'} # sysctl's word: Linux's
 
 def _sysctl(text: str) -> dict:

@@ -175,86 +175,134 @@ def bandwidth(
 # %% ../nbs/01f_probe.ipynb #db656928
 @dataclass(frozen=True)
 class Instruction:
-    "An instruction that kernels are made of."
-    dtype: str             # of what is multiplied
-    flags: frozenset[str]  # that the CPU must have, as the operating system spells them
-    ops: int               # operations of one step, an instruction or the few that do its work
-    step: str              # assembly; {a} is an accumulator, {t} a scratch register
-    registers: tuple[int, int] = (4, 16) # accumulators: from, to
+    "An instruction that kernels are made of, or the few that do its work."
+    dtype: str     # of what is multiplied
+    flags: str     # that the CPU must have, as Linux spells them
+    registers: str # what it works on: a key of `_REGISTERS`
+    step: str      # assembly; {a} is an accumulator, registers 0 and 1 hold ones
 
 # %% ../nbs/01f_probe.ipynb #1059353a
-def _path(dtype: str, flags: str, ops: int, step: str, *registers: int) -> Instruction: return Instruction(dtype, frozenset(flags.split()), ops, step, registers or (4, 16))
-
-PATHS = { # operations: 2 for each product that is added
-    'AVX2 f32':         _path('f32', 'avx2 fma', 16, 'vfmadd231ps %%ymm0,%%ymm1,%%ymm{a}'),
-    'AVX-512 f32':      _path('f32', 'avx512f', 32, 'vfmadd231ps %%zmm0,%%zmm1,%%zmm{a}'),
-    'AVX512-BF16 bf16': _path('bf16', 'avx512_bf16', 64, 'vdpbf16ps %%zmm0,%%zmm1,%%zmm{a}'),
-    'AVX512-FP16 f16':  _path('f16', 'avx512_fp16', 64, 'vfmadd231ph %%zmm0,%%zmm1,%%zmm{a}'),
-    'AVX2 int8':        _path('int8', 'avx2', 64, r'vpmaddubsw %%ymm0,%%ymm1,%%ymm{t}\n vpmaddwd %%ymm1,%%ymm{t},%%ymm{t}\n vpaddd %%ymm{t},%%ymm{a},%%ymm{a}', 8, 16),
-    'AVX-VNNI int8':    _path('int8', 'avx_vnni', 64, '%{{vex%}} vpdpbusd %%ymm0,%%ymm1,%%ymm{a}'),
-    'AVX512-VNNI int8': _path('int8', 'avx512_vnni', 128, 'vpdpbusd %%zmm0,%%zmm1,%%zmm{a}'),
-    'AMX bf16':         _path('bf16', 'amx_tile amx_bf16', 16*16*32*2, 'tdpbf16ps %%tmm6,%%tmm7,%%tmm{a}', 0, 6),
-    'AMX int8':         _path('int8', 'amx_tile amx_int8', 16*16*64*2, 'tdpbusd %%tmm6,%%tmm7,%%tmm{a}', 0, 6),
-    'NEON f32':         _path('f32', 'asimd', 8, 'fmla v{a}.4s,v0.4s,v1.4s', 4, 32),
-    'FP16 f16':         _path('f16', 'asimdhp', 16, 'fmla v{a}.8h,v0.8h,v1.8h', 4, 32),
-    'BF16 bf16':        _path('bf16', 'bf16', 32, 'bfmmla v{a}.4s,v0.8h,v1.8h', 4, 32),
-    'DOTPROD int8':     _path('int8', 'asimddp', 32, 'sdot v{a}.4s,v0.16b,v1.16b', 4, 32),
-    'I8MM int8':        _path('int8', 'i8mm', 64, 'smmla v{a}.4s,v0.16b,v1.16b', 4, 32),
+PATHS = {
+    'AVX2 f32':         Instruction('f32', 'avx2 fma', 'ymm', 'vfmadd231ps %%ymm0,%%ymm1,%%ymm{a}'),
+    'AVX-512 f32':      Instruction('f32', 'avx512f', 'zmm', 'vfmadd231ps %%zmm0,%%zmm1,%%zmm{a}'),
+    'AVX512-BF16 bf16': Instruction('bf16', 'avx512_bf16', 'zmm', 'vdpbf16ps %%zmm0,%%zmm1,%%zmm{a}'),
+    'AVX512-FP16 f16':  Instruction('f16', 'avx512_fp16', 'zmm', 'vfmadd231ph %%zmm0,%%zmm1,%%zmm{a}'),
+    'AVX2 int8':        Instruction('int8', 'avx2', 'ymm', r'vpmaddubsw %%ymm0,%%ymm1,%%ymm2\n vpmaddwd %%ymm3,%%ymm2,%%ymm2\n vpaddd %%ymm2,%%ymm{a},%%ymm{a}'),
+    'AVX-VNNI int8':    Instruction('int8', 'avx_vnni', 'ymm', '%{{vex%}} vpdpbusd %%ymm0,%%ymm1,%%ymm{a}'),
+    'AVX512-VNNI int8': Instruction('int8', 'avx512_vnni', 'zmm', 'vpdpbusd %%zmm0,%%zmm1,%%zmm{a}'),
+    'AMX bf16':         Instruction('bf16', 'amx_tile amx_bf16', 'tmm', 'tdpbf16ps %%tmm6,%%tmm7,%%tmm{a}'),
+    'AMX int8':         Instruction('int8', 'amx_tile amx_int8', 'tmm', 'tdpbusd %%tmm6,%%tmm7,%%tmm{a}'),
 }
+
+# %% ../nbs/01f_probe.ipynb #30a86fd2
+PATHS |= {
+    'NEON f32':      Instruction('f32', 'asimd', 'v', 'fmla v{a}.4s,v0.4s,v1.4s'),
+    'FP16 f16':      Instruction('f16', 'asimdhp', 'v', 'fmla v{a}.8h,v0.8h,v1.8h'),
+    'BF16 bf16':     Instruction('bf16', 'bf16', 'v', 'bfmmla v{a}.4s,v0.8h,v1.8h'),
+    'DOTPROD int8':  Instruction('int8', 'asimddp', 'v', 'sdot v{a}.4s,v0.16b,v1.16b'),
+    'I8MM int8':     Instruction('int8', 'i8mm', 'v', 'smmla v{a}.4s,v0.16b,v1.16b'),
+    'SVE f32':       Instruction('f32', 'sve', 'z', 'fmla z{a}.s,p0/m,z0.s,z1.s'),
+    'SVE f16':       Instruction('f16', 'sve', 'z', 'fmla z{a}.h,p0/m,z0.h,z1.h'),
+    'SVE bf16':      Instruction('bf16', 'sve svebf16', 'z', 'bfmmla z{a}.s,z0.h,z1.h'),
+    'SVE int8':      Instruction('int8', 'sve', 'z', 'sdot z{a}.s,z0.b,z1.b'),
+    'SVE-I8MM int8': Instruction('int8', 'sve svei8mm', 'z', 'smmla z{a}.s,z0.b,z1.b'),
+    'SME f32':       Instruction('f32', 'sme smef32f32', 'za', 'fmopa za{a}.s,p0/m,p0/m,z0.s,z1.s'),
+    'SME bf16':      Instruction('bf16', 'sme smeb16f32', 'za', 'bfmopa za{a}.s,p0/m,p0/m,z0.h,z1.h'),
+    'SME int8':      Instruction('int8', 'sme smei8i32', 'za', 'smopa za{a}.s,p0/m,p0/m,z0.b,z1.b'),
+}
+
+# %% ../nbs/01f_probe.ipynb #845a2008
+PATHS |= {
+    'RVV f32': Instruction('f32', 'v', 'rvv', 'vfmacc.vv v{a},v0,v1'), # RISC-V
+    'VXE f32': Instruction('f32', 'vxe', 'vxe', 'vfmasb %%v{a},%%v0,%%v1,%%v{a}'), # IBM Z
+}
+
+# %% ../nbs/01f_probe.ipynb #04de4c9f
+@dataclass(frozen=True)
+class _Registers:
+    "Assembly around the steps. %0: rounds left, %1: where sums go, %2: where ones lie, {a}: an accumulator, {at}: 64 bytes for each, {r}: the name in `_REGISTERS`."
+    count: str    # one round less; back to 1: while some are left
+    clobbers: str # what the compiler must keep nothing in
+    accumulators: range
+    start: str    # fills both inputs
+    zero: str     # an accumulator
+    store: str    # an accumulator
+    end: str = '' # puts back how things were
+
+# %% ../nbs/01f_probe.ipynb #400d9924
+_x86 = partial(_Registers, r'dec %0\n jnz 1b', ' '.join(['r8', *(f'xmm{i}' for i in range(16))]))
+
+_REGISTERS = {name: _x86(range(4, 16), r'vmovups (%2),%%{r}0\n vmovups (%2),%%{r}1\n vpcmpeqw %%ymm3,%%ymm3,%%ymm3\n vpsrlw $15,%%ymm3,%%ymm3',
+                         'vpxor %%xmm{a},%%xmm{a},%%xmm{a}', 'vmovups %%{r}{a},{at}(%1)', 'vzeroupper') for name in ('ymm', 'zmm')}
+_REGISTERS['tmm'] = _x86(range(6), r'ldtilecfg 8192(%2)\n xor %%r8d,%%r8d\n tileloadd (%2,%%r8,1),%%tmm6\n tileloadd (%2,%%r8,1),%%tmm7\n mov $64,%%r8d',
+                         'tilezero %%tmm{a}', 'tilestored %%tmm{a},16*{at}(%1,%%r8,1)', 'tilerelease')
+
+# %% ../nbs/01f_probe.ipynb #44184a36
+_arm = partial(_Registers, r'subs %0,%0,#1\n b.ne 1b', ' '.join(['x9', 'x12', *(f'v{i}' for i in range(32))]))
+
+_REGISTERS['v'] = _arm(range(4, 32), r'{arch}\n ldr q0,[%2]\n ldr q1,[%2]', 'movi v{a}.16b,#0', 'str q{a},[%1,#{at}]')
+_REGISTERS['z'] = _arm(range(4, 32), r'{arch}\n ptrue p0.b\n ldr z0,[%2]\n ldr z1,[%2]', 'mov z{a}.b,#0', 'str z{a},[%1,#{a},mul vl]')
+_REGISTERS['za'] = _arm(range(4), r'{arch}\n smstart\n ptrue p0.b\n ldr z0,[%2]\n ldr z1,[%2]', 'zero {{za{a}.s}}', '',
+    r'mov w12,#0\n rdsvl x9,#1\n 2: str za[w12,0],[%1]\n add %1,%1,x9\n add w12,w12,#1\n cmp w12,w9\n b.ne 2b\n smstop')
+
+# %% ../nbs/01f_probe.ipynb #6876247b
+_REGISTERS['rvv'] = _Registers(r'addi %0,%0,-1\n bnez %0,1b', 't0 t1', range(4, 32),
+    r'.option arch,+v\n vsetvli t0,zero,e32,m1,ta,ma\n csrr t1,vlenb\n vle32.v v0,(%2)\n vle32.v v1,(%2)', 'vmv.v.i v{a},0', r'vse32.v v{a},(%1)\n add %1,%1,t1')
+_REGISTERS['vxe'] = _Registers('brctg %0,1b', ' '.join(f'f{i}' for i in range(16)), range(4, 32),
+    r'.machine z14\n vl %%v0,0(%2)\n vl %%v1,0(%2)', 'vzero %%v{a}', 'vst %%v{a},{at}(%1)')
 
 # %% ../nbs/01f_probe.ipynb #0c60c559
 _C = r"""
 #include <stdint.h>
-#include <unistd.h>
-#include <sys/syscall.h>
-int prepare(void) {
-#if TILES
-  static struct { uint8_t palette, start, zero[14]; uint16_t bytes[16]; uint8_t rows[16]; } c __attribute__((aligned(64))) = { 1 };
-  for (int i = 0; i < 8; i++) { c.bytes[i] = 64; c.rows[i] = 16; }
-  if (syscall(SYS_arch_prctl, 0x1023, 18)) return 1; /* ask Linux for the tiles */
-  __asm__ volatile("ldtilecfg %0\n TILEZEROS" :: "m"(c));
-#endif
-  return 0;
-}
-void run(int64_t n) { __asm__ volatile(ZEROS "1:\n" BODY LOOP : "+r"(n) :: "memory", "cc" CLOBBERS); }
+void run(int64_t n, char *sums, const char *ones) { __asm__ volatile(BODY : "+&r"(n), "+&r"(sums) : "r"(ones) : "memory", "cc" CLOBBERS); }
 """
+_ARM = {'asimdhp': '+fp16', 'asimddp': '+dotprod', 'i8mm': '+i8mm', 'bf16': '+bf16', 'sve': '+sve', 'svei8mm': '+i8mm', 'svebf16': '+bf16', 'sme': '+sve2+sme'} # the flag: what makes an assembler take it
 
 # %% ../nbs/01f_probe.ipynb #c2d120eb
 def _source(p: Instruction) -> str:
-    "A C file with a loop of four rounds over the accumulators."
-    arm, tiles = 'v{a}' in p.step, 'tmm' in p.step
-    lo, hi = p.registers
-    body = ''.join(p.step.format(a=a, t=2 + a % 6) + r'\n ' for _ in range(4) for a in range(lo, hi))
-    zeros = '' if tiles else ''.join((f'movi v{i}.16b, #0' if arm else f'vpxor %%xmm{i},%%xmm{i},%%xmm{i}') + r'\n ' for i in range(32 if arm else 16))
-    clobbers = ''.join(f', "{"v" if arm else "xmm"}{i}"' for i in range(32 if arm else 16))
-    loop = r'subs %0,%0,#1\n b.ne 1b\n' if arm else r'dec %0\n jnz 1b\n' + ('' if tiles else r' vzeroupper\n')
-    told = _C.replace('TILEZEROS', r'\n '.join(f'tilezero %%tmm{i}' for i in range(8)))
-    return f'#define TILES {int(tiles)}\n#define ZEROS "{zeros}"\n#define BODY "{body}"\n#define LOOP "{loop}"\n#define CLOBBERS {clobbers}\n{told}'
+    "A C file with a loop of four steps for each accumulator."
+    r = _REGISTERS[p.registers]
+    arch = '.arch armv8.2-a' + ''.join(_ARM.get(f, '') for f in p.flags.split())
+    each = lambda text: [text.format(a=a, at=64*a, r=p.registers) for a in r.accumulators]
+    lines = [r.start.format(r=p.registers, arch=arch), *each(r.zero), '1:', *each(p.step)*4, r.count, *each(r.store), r.end]
+    clobbers = ''.join(f', "{c}"' for c in r.clobbers.split())
+    return '#define BODY "' + r'\n '.join(lines) + f'"\n#define CLOBBERS {clobbers}\n{_C}'
 
-# %% ../nbs/01f_probe.ipynb #bda1ea08
-def _march(p: Instruction) -> list[str]:
-    "What makes an Arm assembler take the instruction; x86 ones take all."
-    names = {'asimdhp': 'fp16', 'asimddp': 'dotprod', 'i8mm': 'i8mm', 'bf16': 'bf16'}
-    return [f'-march=armv8.2-a+{names[f]}' for f in p.flags if f in names]
+# %% ../nbs/01f_probe.ipynb #61f7b2df
+_TYPES = dict(f32=('f4', 1, 'f4'), f16=('f2', 1, 'f2'), bf16=('u2', 0x3f80, 'f4'), int8=('i1', 1, 'i4')) # how an input is stored, one in it, how a sum is stored
+
+def _ones(dtype: str) -> bytes:
+    "8 KiB of ones, then the shape of AMX's tiles: eight with 16 rows of 64 bytes."
+    import numpy as np
+    stored, one, _ = _TYPES[dtype]
+    return np.full(8192//np.dtype(stored).itemsize, one, stored).tobytes() + bytes([1, *[0]*15, *[64, 0]*8, *[0]*16, *[16]*8, *[0]*8])
+
+def _operations(
+    p: Instruction,
+    sums: bytes,    # of all accumulators, and zeros
+    rounds: int,    # of the loop
+) -> float:         # operations of one step
+    "Two for each product that went into the sums."
+    import numpy as np
+    return 2*np.frombuffer(sums, _TYPES[p.dtype][2]).sum(dtype=float)/(rounds*4*len(_REGISTERS[p.registers].accumulators))
 
 # %% ../nbs/01f_probe.ipynb #8038103e
 def _peak(library: str, name: str, threads: int, seconds: float) -> dict[str, Any]:
-    "In the child process: rates and share of one path."
+    "In the child process: rates and share of one path, and the operations of a step."
     import ctypes
-    lib = ctypes.CDLL(library)
-    lib.run.argtypes, lib.run.restype = [ctypes.c_int64], None
-    (lo, hi), rounds = PATHS[name].registers, 64
-    if lib.prepare(): raise OSError('Linux does not give this process the AMX tiles')
+    run, p, rounds = ctypes.CDLL(library).run, PATHS[name], 8
+    run.argtypes, run.restype = [ctypes.c_int64, ctypes.c_char_p, ctypes.c_char_p], None
+    if p.registers == 'tmm' and ctypes.CDLL(None).syscall(158, 0x1023, 18): raise OSError('Linux does not give this process the AMX tiles')
+    ones, sums = _ones(p.dtype), [ctypes.create_string_buffer(1 << 18) for _ in range(threads)]
+    run(rounds, sums[0], ones)
+    ops = _operations(p, sums[0].raw, rounds)
     while True: # long enough for a clock, short beside a scheduler's slice
         start = time.perf_counter()
-        lib.run(rounds)
+        run(rounds, sums[0], ones)
         if time.perf_counter() - start > 3e-4: break
         rounds *= 2
-    def ready():
-        lib.prepare() # tiles belong to a thread
-        return lambda: lib.run(rounds)
-    stamps, share = _race([ready]*threads, seconds)
-    return dict(rates=_rates(stamps, rounds*4*(hi - lo)*PATHS[name].ops), share=share)
+    stamps, share = _race([lambda s=s: lambda: run(rounds, s, ones) for s in sums], seconds)
+    return dict(rates=_rates(stamps, rounds*4*len(_REGISTERS[p.registers].accumulators)*ops), share=share, ops=round(ops))
 
 # %% ../nbs/01f_probe.ipynb #c3e0bf69
 @dataclass(frozen=True)
@@ -266,6 +314,7 @@ class Peak:
     samples: tuple[float, ...]  # operations/s
     share: float                # of the cores' time, what the loop got
     why_not: str = ''           # why nothing was measured
+    ops: int = 0                # operations of one step, as counted
 
     @property
     def dtype(self) -> str:
@@ -274,7 +323,7 @@ class Peak:
     def __repr__(self) -> str:
         if self.why_not: return f'{self.path:<18} not measured: {self.why_not}'
         unit = 'TOPS' if self.dtype == 'int8' else 'TFLOPS'
-        return f'{self.path:<18} {self.rate/1e12:.3g} {unit} (median of {len(self.samples)} samples {median(self.samples)/1e12:.3g}), {self.threads} thread{"s"*(self.threads > 1)}, {self.share:.0%} of the cores'
+        return f'{self.path:<18} {self.rate/1e12:.3g} {unit} (median of {len(self.samples)} samples {median(self.samples)/1e12:.3g}), {self.threads} thread{"s"*(self.threads > 1)}, {self.share:.0%} of the cores, {self.ops} operations a step'
 
 # %% ../nbs/01f_probe.ipynb #fef28229
 def peaks(
@@ -287,11 +336,11 @@ def peaks(
     hw, found = detect(), []
     threads = threads or _cores(hw)
     for name, p in PATHS.items():
-        if not p.flags <= set(hw.flags): continue
+        if not set(p.flags.split()) <= set(hw.flags): continue
         try:
-            if not (lib := compiled(_source(p), *_march(p))): raise EdgewbError('no C compiler is installed, or it is too old to know the instruction.')
+            if not (lib := compiled(_source(p))): raise EdgewbError('no C compiler is installed, or it is too old to know the instruction.')
             got = _child('_peak', str(lib), name, threads, seconds, timeout=180 + 20*seconds)
-            found.append(Peak(name, threads, max(got['rates']), tuple(got['rates']), got['share']))
+            found.append(Peak(name, threads, max(got['rates']), tuple(got['rates']), got['share'], ops=got['ops']))
         except EdgewbError as e: found.append(Peak(name, threads, 0., (), 0., str(e)))
     return tuple(found)
 

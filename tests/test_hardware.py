@@ -82,6 +82,7 @@ hw.optional.arm.FEAT_I8MM: 1
 hw.optional.arm.FEAT_BF16: 1
 hw.optional.arm.FEAT_SME: 0
 '''
+M4 = APPLE.replace('M2', 'M4').replace('SME: 0', 'SME: 1') + ''.join(f'hw.optional.arm.SME_{k}: 1\n' for k in ('F32F32', 'BI32I32', 'B16F32', 'F16F32', 'I8I32', 'I16I32'))
 INTEL = '''machdep.cpu.brand_string: Intel(R) Core(TM) i7
 machdep.cpu.features: FPU VME F16C AVX1.0
 machdep.cpu.leaf7_features: AVX2 BMI1
@@ -93,12 +94,14 @@ hw.memsize: 17179869184
 
 @pytest.mark.parametrize('said, arch, isa, gpu', [
     (APPLE, 'arm64', ('NEON', 'FP16', 'DOTPROD', 'I8MM', 'BF16'), ('Apple GPU (Metal)',)),
-    (INTEL, 'x86_64', ('AVX2', 'F16C'), ())], ids=['Apple', 'Intel'])
+    (M4, 'arm64', ('NEON', 'FP16', 'DOTPROD', 'I8MM', 'BF16', 'SME'), ('Apple GPU (Metal)',)),
+    (INTEL, 'x86_64', ('AVX2', 'F16C'), ())], ids=['Apple', 'Apple with SME', 'Intel'])
 def test_macos(monkeypatch, said, arch, isa, gpu):
     monkeypatch.setattr(subprocess, 'run', lambda *a, **k: types.SimpleNamespace(stdout=said))
     monkeypatch.setattr(platform, 'machine', lambda: arch)
     facts = hardware._mac()
     assert {'asimddp', 'i8mm'} <= set(facts['flags']) if arch == 'arm64' else {'avx', 'f16c', 'avx2', 'bmi1'} <= set(facts['flags'])
+    assert ({'smef32f32', 'smeb16f32', 'smei8i32'} <= set(facts['flags'])) == ('SME' in isa) and 'sve' not in facts['flags']
     assert (facts['isa'], facts['accelerators'], facts['memory']) == (isa, gpu, 2**34)
     assert Hardware(**facts).caches == facts['caches']
 

@@ -1,5 +1,5 @@
 "What the probe measures: rates from stamps, a child that dies, loops for CPUs that are not here."
-import math, os, shutil, subprocess, sys
+import math, os, re, shutil, subprocess, sys
 import pytest
 from edgewb import probe
 from edgewb.core import EdgewbError
@@ -59,23 +59,80 @@ def test_no_compiler_is_said(monkeypatch, tmp_path):
     assert found and all(p.rate == 0 and 'no C compiler' in p.why_not and 'not measured' in repr(p) for p in found)
 
 
+PRODUCTS = { # that a step adds to each sum
+    'AVX2 f32': 1, 'AVX-512 f32': 1, 'AVX512-BF16 bf16': 2, 'AVX512-FP16 f16': 1, 'AVX2 int8': 4, 'AVX-VNNI int8': 4, 'AVX512-VNNI int8': 4, 'AMX bf16': 32, 'AMX int8': 64,
+    'NEON f32': 1, 'FP16 f16': 1, 'BF16 bf16': 4, 'DOTPROD int8': 4, 'I8MM int8': 8, 'SVE f32': 1, 'SVE f16': 1, 'SVE bf16': 4, 'SVE int8': 4, 'SVE-I8MM int8': 8,
+    'SME f32': 1, 'SME bf16': 2, 'SME int8': 4, 'RVV f32': 1, 'VXE f32': 1}
+BITS = dict(ymm=256, zmm=512, tmm=512, v=128, vxe=128)
+
+
+def claimed(name, bits=0):
+    "Operations of a step by the instruction's definition."
+    p = probe.PATHS[name]
+    sums = (bits or BITS[p.registers])//(16 if p.dtype == 'f16' else 32)
+    return 2*PRODUCTS[name]*sums**(2 if p.registers in ('za', 'tmm') else 1)
+
+
 @pytest.mark.skipif(sys.platform == 'win32' or not shutil.which('cc'), reason='needs a C compiler')
 def test_peaks_are_in_the_order_of_the_instructions(tmp_path, monkeypatch):
     monkeypatch.setenv('EDGEWB_CACHE', str(tmp_path))
     found = {p.path: p for p in probe.peaks(1, seconds=0.02)}
     assert found and all(p.why_not or p.rate > 1e8 and p.samples for p in found.values()), found
+    assert all(p.why_not or p.ops == claimed(p.path) for p in found.values() if probe.PATHS[p.path].registers in BITS), found
     assert list(tmp_path.rglob('*.so')) and not list(tmp_path.rglob('*.c'))
 
 
-ARM = [n for n, p in probe.PATHS.items() if 'v{a}' in p.step]
+MAIN = r"""
+#include <pthread.h>
+#include <stdio.h>
+static char ones[8256], sums[2][1 << 18];
+static void *loop(void *to) {
+  run(8, to, ones);
+#ifdef __aarch64__
+  __asm__ volatile("add v0.4s,v0.4s,v0.4s" ::: "v0"); /* illegal in the streaming mode */
+#endif
+  return 0;
+}
+int main(void) { /* two threads at once: modes and tiles belong to a thread */
+  pthread_t other;
+  if (fread(ones, 1, sizeof ones, stdin) != sizeof ones || pthread_create(&other, 0, loop, sums[1])) return 1;
+  loop(sums[0]);
+  pthread_join(other, 0);
+  return fwrite(sums, 1, sizeof sums, stdout) != sizeof sums;
+}
+"""
+EMULATED = { # registers: architecture, the emulator's CPU, bits that its registers are told to have
+    'v': ('aarch64', 'max,sme=off', (128,)), 'z': ('aarch64', 'max,sme=off,sve{}=on', (128, 256, 512)),
+    'za': ('aarch64', 'max,sme{}=on,sme_fa64=off', (128, 256, 512)), # sme_fa64=off: a thread that stays in the streaming mode dies
+    'rvv': ('riscv64', 'rv64,v=true,vlen={}', (128, 256)), 'vxe': ('s390x', 'max', (128,))}
 
 
-@pytest.mark.skipif(not shutil.which('aarch64-linux-gnu-gcc'), reason='needs gcc-aarch64-linux-gnu')
-@pytest.mark.parametrize('name', ARM)
-def test_arm_loops_assemble_and_run_where_the_cpu_has_them(name, tmp_path):
-    p = probe.PATHS[name]
-    (tmp_path/'a.c').write_text(probe._source(p) + '\nint main(void) { int bad = prepare(); run(1000); return bad; }\n')
-    subprocess.run(['aarch64-linux-gnu-gcc', '-O1', *probe._march(p), '-static', str(tmp_path/'a.c'), '-o', str(tmp_path/'a')], check=True)
-    if not (qemu := shutil.which('qemu-aarch64-static')): return
-    assert subprocess.run([qemu, '-cpu', 'max,sme=off', str(tmp_path/'a')]).returncode == 0
-    assert (subprocess.run([qemu, '-cpu', 'cortex-a72', str(tmp_path/'a')]).returncode == 0) == (name == 'NEON f32')
+def emulator(arch, name):
+    "QEMU's program for a foreign architecture, or a skip with the reason."
+    qemu = shutil.which(f'qemu-{arch}') or shutil.which(f'qemu-{arch}-static') or pytest.skip(f'assembled, not run: needs qemu-{arch} (Debian: qemu-user)')
+    version = re.search(r'version (\d+)', subprocess.run([qemu, '--version'], capture_output=True, text=True).stdout)[1]
+    if name == 'SME int8' and int(version) < 10: pytest.skip(f'assembled, not run: QEMU {version} adds half the products of smopa; 10.0 is right')
+    return qemu
+
+
+def swapped(data, dtype):
+    "float32 of a machine with the other byte order."
+    import numpy as np
+    return np.frombuffer(data, 'f4').byteswap().tobytes() if dtype == 'f32' else data
+
+
+@pytest.mark.parametrize('name', [n for n, p in probe.PATHS.items() if p.registers in EMULATED])
+def test_loops_for_foreign_cpus_count_what_is_claimed(name, tmp_path):
+    "Assembled, run under emulation at several widths, and the sums of ones held against the definition. No speed is taken."
+    p, program = probe.PATHS[name], tmp_path/'loop'
+    arch, cpu, widths = EMULATED[p.registers]
+    cc = shutil.which(f'{arch}-linux-gnu-gcc') or pytest.skip(f'needs {arch}-linux-gnu-gcc (Debian: gcc-{arch.replace("_", "-")}-linux-gnu and its libc6-dev)')
+    (tmp_path/'loop.c').write_text(probe._source(p) + MAIN)
+    subprocess.run([cc, '-O1', '-static', '-pthread', str(tmp_path/'loop.c'), '-o', str(program)], check=True)
+    qemu, order = emulator(arch, name), swapped if arch == 's390x' else lambda data, _: data
+    for bits in widths:
+        ran = subprocess.run([qemu, '-cpu', cpu.format(bits), str(program)], input=order(probe._ones(p.dtype), p.dtype), capture_output=True)
+        assert ran.returncode == 0, (bits, ran.stderr[-200:])
+        sums = order(ran.stdout, p.dtype)
+        assert [probe._operations(p, sums[i:i + (1 << 18)], 8) for i in (0, 1 << 18)] == [claimed(name, bits)]*2
+    if arch == 'aarch64': assert (subprocess.run([qemu, '-cpu', 'cortex-a72', str(program)], input=probe._ones(p.dtype), capture_output=True).returncode == 0) == (name == 'NEON f32')
