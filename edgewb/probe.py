@@ -61,10 +61,12 @@ def _last_level(hw: Hardware) -> int:
     last = hw.caches[-1]
     return last.bytes*-(-(hw.logical or 1)//last.shared)
 
+# %% ../nbs/01f_probe.ipynb #83e50fb7
 def _cores(hw: Hardware) -> int:
     "Threads that 'all cores' means: one a core that this process may use."
     return max(1, int(min(hw.usable or 1, hw.physical or hw.usable or 1)))
 
+# %% ../nbs/01f_probe.ipynb #d33ab789
 def _footprint(hw: Hardware) -> int:
     "Bytes to read and write in a bandwidth probe."
     want = max(256 << 20, 4*_last_level(hw))
@@ -152,6 +154,7 @@ def _notes(b: Bandwidth) -> list[str]:
         said.append(f'buffers of {human_bytes(b.footprint)} against {human_bytes(b.cache)} of cache: part of this may be the speed of the cache')
     return said
 
+# %% ../nbs/01f_probe.ipynb #3dc08bc1
 def _line(b: Bandwidth) -> str:
     spread = lambda x: f'{max(x)/1e9:.1f} GB/s (median of {len(x)} samples {median(x)/1e9:.1f})'
     return f'{b.threads} thread{"s"*(b.threads > 1)}: read {spread(b.read_samples)}, triad {spread(b.triad_samples)}'
@@ -234,6 +237,8 @@ _x86 = partial(_Registers, r'dec %0\n jnz 1b', ' '.join(['r8', *(f'xmm{i}' for i
 
 _REGISTERS = {name: _x86(range(4, 16), r'vmovups (%2),%%{r}0\n vmovups (%2),%%{r}1\n vpcmpeqw %%ymm3,%%ymm3,%%ymm3\n vpsrlw $15,%%ymm3,%%ymm3',
                          'vpxor %%xmm{a},%%xmm{a},%%xmm{a}', 'vmovups %%{r}{a},{at}(%1)', 'vzeroupper') for name in ('ymm', 'zmm')}
+
+# %% ../nbs/01f_probe.ipynb #0dcd8155
 _REGISTERS['tmm'] = _x86(range(6), r'ldtilecfg 8192(%2)\n xor %%r8d,%%r8d\n tileloadd (%2,%%r8,1),%%tmm6\n tileloadd (%2,%%r8,1),%%tmm7\n mov $64,%%r8d',
                          'tilezero %%tmm{a}', 'tilestored %%tmm{a},16*{at}(%1,%%r8,1)', 'tilerelease')
 
@@ -242,12 +247,16 @@ _arm = partial(_Registers, r'subs %0,%0,#1\n b.ne 1b', ' '.join(['x9', 'x12', *(
 
 _REGISTERS['v'] = _arm(range(4, 32), r'{arch}\n ldr q0,[%2]\n ldr q1,[%2]', 'movi v{a}.16b,#0', 'str q{a},[%1,#{at}]')
 _REGISTERS['z'] = _arm(range(4, 32), r'{arch}\n ptrue p0.b\n ldr z0,[%2]\n ldr z1,[%2]', 'mov z{a}.b,#0', 'str z{a},[%1,#{a},mul vl]')
+
+# %% ../nbs/01f_probe.ipynb #d404584d
 _REGISTERS['za'] = _arm(range(4), r'{arch}\n smstart\n ptrue p0.b\n ldr z0,[%2]\n ldr z1,[%2]', 'zero {{za{a}.s}}', '',
     r'mov w12,#0\n rdsvl x9,#1\n 2: str za[w12,0],[%1]\n add %1,%1,x9\n add w12,w12,#1\n cmp w12,w9\n b.ne 2b\n smstop')
 
 # %% ../nbs/01f_probe.ipynb #6876247b
 _REGISTERS['rvv'] = _Registers(r'addi %0,%0,-1\n bnez %0,1b', 't0 t1', range(4, 32),
     r'.option arch,+v\n vsetvli t0,zero,e32,m1,ta,ma\n csrr t1,vlenb\n vle32.v v0,(%2)\n vle32.v v1,(%2)', 'vmv.v.i v{a},0', r'vse32.v v{a},(%1)\n add %1,%1,t1')
+
+# %% ../nbs/01f_probe.ipynb #98e51cca
 _REGISTERS['vxe'] = _Registers('brctg %0,1b', ' '.join(f'f{i}' for i in range(16)), range(4, 32),
     r'.machine z14\n vl %%v0,0(%2)\n vl %%v1,0(%2)', 'vzero %%v{a}', 'vst %%v{a},{at}(%1)')
 
@@ -256,6 +265,8 @@ _C = r"""
 #include <stdint.h>
 void run(int64_t n, char *sums, const char *ones) { __asm__ volatile(BODY : "+&r"(n), "+&r"(sums) : "r"(ones) : "memory", "cc" CLOBBERS); }
 """
+
+# %% ../nbs/01f_probe.ipynb #02d35719
 _ARM = {'asimdhp': '+fp16', 'asimddp': '+dotprod', 'i8mm': '+i8mm', 'bf16': '+bf16', 'sve': '+sve', 'svei8mm': '+i8mm', 'svebf16': '+bf16', 'sme': '+sve2+sme'} # the flag: what makes an assembler take it
 
 # %% ../nbs/01f_probe.ipynb #c2d120eb
@@ -271,12 +282,14 @@ def _source(p: Instruction) -> str:
 # %% ../nbs/01f_probe.ipynb #61f7b2df
 _TYPES = dict(f32=('f4', 1, 'f4'), f16=('f2', 1, 'f2'), bf16=('u2', 0x3f80, 'f4'), int8=('i1', 1, 'i4')) # how an input is stored, one in it, how a sum is stored
 
+# %% ../nbs/01f_probe.ipynb #5fa631e4
 def _ones(dtype: str) -> bytes:
     "8 KiB of ones, then the shape of AMX's tiles: eight with 16 rows of 64 bytes."
     import numpy as np
     stored, one, _ = _TYPES[dtype]
     return np.full(8192//np.dtype(stored).itemsize, one, stored).tobytes() + bytes([1, *[0]*15, *[64, 0]*8, *[0]*16, *[16]*8, *[0]*8])
 
+# %% ../nbs/01f_probe.ipynb #ab1ee994
 def _operations(
     p: Instruction,
     sums: bytes,    # of all accumulators, and zeros
@@ -323,7 +336,7 @@ class Peak:
     def __repr__(self) -> str:
         if self.why_not: return f'{self.path:<18} not measured: {self.why_not}'
         unit = 'TOPS' if self.dtype == 'int8' else 'TFLOPS'
-        return f'{self.path:<18} {self.rate/1e12:.3g} {unit} (median of {len(self.samples)} samples {median(self.samples)/1e12:.3g}), {self.threads} thread{"s"*(self.threads > 1)}, {self.share:.0%} of the cores, {self.ops} operations a step'
+        return f'{self.path:<18} {self.rate/1e12:.3g} {unit} (median of {len(self.samples)} samples {median(self.samples)/1e12:.3g}), {self.threads} thread{"s"*(self.threads > 1)}, {self.share:.0%} of the cores' + f', {self.ops} operations a step'*(PATHS[self.path].registers in ('z', 'za', 'rvv'))
 
 # %% ../nbs/01f_probe.ipynb #fef28229
 def peaks(
@@ -357,6 +370,7 @@ def _matmul(threads: int, seconds: float, n: int) -> dict[str, Any]:
         out[dtype] = _rates(stamps, 2*n**3)
     return out
 
+# %% ../nbs/01f_probe.ipynb #cf4de2db
 def matmuls(
     threads: int = 0,     # 0: one a core that this process may use
     seconds: float = 0.3, # for each type
