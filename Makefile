@@ -5,10 +5,12 @@
 # make clean  remove what was built; make distclean removes the environment too
 #
 # ARGS goes to the command behind the target: make lab ARGS=--no-browser, make test ARGS="-k hardware".
+# JOBS is how many tests run at once: make test JOBS=1 needs half of the memory.
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 SETUP  := VENV=$(abspath $(VENV)) $(PYTHON) -I edgewb/_setup.py
 export PLOTLY_RENDERER = plotly_mimetype
@@ -22,7 +24,7 @@ lab:
 
 test:
 	@$(SETUP) test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 bench:
 	@$(SETUP) dev

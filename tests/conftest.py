@@ -1,6 +1,7 @@
-"The order of the tests, cheapest first, and what every test runs under."
+"The order of the tests, which of them stay together, and what every test runs under."
 import importlib.util, os
 from pathlib import Path
+import pytest
 
 # Figures are stored as data; with Plotly's default every notebook would carry five megabytes of JavaScript.
 os.environ['PLOTLY_RENDERER'] = 'plotly_mimetype'
@@ -11,7 +12,7 @@ setup_script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(setup_script)
 if browser := setup_script.find_chromium(): os.environ['EDGEWB_CHROMIUM'] = browser
 
-LATE = {'test_notebooks.py': 2, 'browser': 3}  # whole notebooks after single tests, a real browser last
+LATE = {'browser': 2, 'test_notebooks.py': 3}  # single tests first, whole notebooks last: they fill both processes to the end
 
 
 def pytest_collection_modifyitems(items):
@@ -19,3 +20,5 @@ def pytest_collection_modifyitems(items):
         parts = Path(item.path).parts
         return max((r for name, r in LATE.items() if name in parts), default=0 if parts[-1].startswith('test_project') else 1)
     items.sort(key=rank)
+    for item in items:  # with several processes, the tests of a file share its open sessions, those of the browser its JupyterLab; a notebook stands alone
+        if (name := 'browser' if rank(item) == 2 else Path(item.path).stem) != 'test_notebooks': item.add_marker(pytest.mark.xdist_group(name))
