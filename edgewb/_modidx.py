@@ -1717,6 +1717,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.session.TokenStream.close': ('session.html#tokenstream.close', 'edgewb/session.py'),
                                 'edgewb.session.TokenStream.stop': ('session.html#tokenstream.stop', 'edgewb/session.py'),
                                 'edgewb.session.TokenStream.waiting': ('session.html#tokenstream.waiting', 'edgewb/session.py'),
+                                'edgewb.session._calls': ('session.html#_calls', 'edgewb/session.py'),
                                 'edgewb.session._clocked': ('session.html#_clocked', 'edgewb/session.py'),
                                 'edgewb.session._drafter': ('session.html#_drafter', 'edgewb/session.py'),
                                 'edgewb.session._fast': ('session.html#_fast', 'edgewb/session.py'),

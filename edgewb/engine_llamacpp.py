@@ -35,6 +35,7 @@ def _amx_crashes() -> bool:
 # %% ../nbs/06_engine_llamacpp.ipynb #e0652237
 class _SignalStack(ctypes.Structure): _fields_ = [('at', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]
 
+# %% ../nbs/06_engine_llamacpp.ipynb #0259cc30
 @contextmanager
 def _no_amx():
     "Linux denies the AMX tiles to whoever asks inside this block."
@@ -53,6 +54,7 @@ def _has_tiles() -> bool:
     failed = ctypes.CDLL(None).syscall(158, _GET_XCOMP_PERM, ctypes.byref(granted)) # 158: arch_prctl
     return not failed and bool(granted.value >> _XTILEDATA & 1)
 
+# %% ../nbs/06_engine_llamacpp.ipynb #c02702b4
 _ggml: dict[str, bool] = {} # what ggml, which asks once a process, was answered
 
 # %% ../nbs/06_engine_llamacpp.ipynb #fd764f0f
@@ -74,6 +76,7 @@ class Settings:
     image_tokens: int = 0     # soft tokens that a picture may cost: one of `media.BUDGETS`; 0: what the build says
     drafter: str = ''         # .gguf of this model's MTP drafter; a session takes its name
 
+# %% ../nbs/06_engine_llamacpp.ipynb #c1056f70
 _CACHE_TYPES = 'f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'
 
 # %% ../nbs/06_engine_llamacpp.ipynb #0b1627a9
@@ -190,6 +193,15 @@ def _must_fit(self: Engine, path: Path, hw: Any):
             + ', '.join(f'{k} {human_bytes(v)}' for k, v in need.items()) + f') and {human_bytes(have)} are free: '
             'take a smaller format, a shorter n_ctx, or close other sessions.')
 
+# %% ../nbs/06_engine_llamacpp.ipynb #944074b4
+@patch
+def _find_towers(self: Engine):
+    "The towers' file, and what they take."
+    s = self.settings
+    self.mmproj = None if s.mmproj == 'no' else Path(s.mmproj).expanduser() if s.mmproj else mmproj_of(self.inventory.files[0])
+    self.soft, self.towers = SoftTokens(), towers.towers(self.mmproj, self.inventory, s.image_tokens) if self.mmproj else Towers()
+    if self.towers.bidirectional: self.settings = replace(s, n_batch=max(s.n_batch, self.towers.budget, self.towers.frame_budget)) # a picture goes whole
+
 # %% ../nbs/06_engine_llamacpp.ipynb #0abaa614
 @patch
 def _load(self: Engine):
@@ -234,6 +246,7 @@ def _context_params(self: Engine) -> Any:
     c.swa_full, c.no_perf = s.swa_full, True
     return c
 
+# %% ../nbs/06_engine_llamacpp.ipynb #2708bbca
 @patch
 def _tiles(self: Engine):
     "What to hold while weights are loaded."
@@ -291,6 +304,7 @@ def close(self: Engine):
     if self._model: self._C.llama_model_free(self._model)
     self._ctx = self._model = None
 
+# %% ../nbs/06_engine_llamacpp.ipynb #fc4c3e12
 @patch
 def __del__(self: Engine):
     if getattr(self, '_model', None): self.close()
@@ -326,15 +340,6 @@ def _piece(self: Engine, i: int) -> bytes:
         if n >= 0: break
     self._pieces[i] = buf.raw[:n]
     return self._pieces[i]
-
-# %% ../nbs/06_engine_llamacpp.ipynb #944074b4
-@patch
-def _find_towers(self: Engine):
-    "The towers' file, and what they take."
-    s = self.settings
-    self.mmproj = None if s.mmproj == 'no' else Path(s.mmproj).expanduser() if s.mmproj else mmproj_of(self.inventory.files[0])
-    self.soft, self.towers = SoftTokens(), towers.towers(self.mmproj, self.inventory, s.image_tokens) if self.mmproj else Towers()
-    if self.towers.bidirectional: self.settings = replace(s, n_batch=max(s.n_batch, self.towers.budget, self.towers.frame_budget)) # a picture goes whole
 
 # %% ../nbs/06_engine_llamacpp.ipynb #5adb52d1
 @patch
@@ -547,6 +552,7 @@ int steps(void *ctx, int32_t (*decode)(void *, batch), void (*sync)(void *), int
 }
 """
 
+# %% ../nbs/06_engine_llamacpp.ipynb #af820309
 @cache
 def _steps(fields: tuple[str, ...], size: int) -> Any:
     "The loop in C; None without a compiler, or where llama.cpp's batch has another shape."
@@ -554,6 +560,7 @@ def _steps(fields: tuple[str, ...], size: int) -> Any:
     try: return ctypes.CDLL(str(lib)).steps if (lib := compiled(_STEPS)) else None
     except OSError: return None # a cache folder that nothing may run from
 
+# %% ../nbs/06_engine_llamacpp.ipynb #99eb3049
 @patch
 def clocked(self: Engine,
     ids: Sequence[int], # appended to the cache one at a time
@@ -573,6 +580,7 @@ def clocked(self: Engine,
     self.pos += n
     return at
 
+# %% ../nbs/06_engine_llamacpp.ipynb #d4084873
 @patch
 def _mapped(self: Engine, decode: Any, sync: Any, cells: Any, n: int) -> list[float]:
     "The loop without a compiler."
@@ -588,6 +596,7 @@ def _library_facts(C: Any) -> dict[str, Any]:
     return dict(llama_cpp=C.llama_version().decode(), commit=base.ggml_commit().decode(), ggml=base.ggml_version().decode(),
                 features=re.findall(r'(\w+) = 1', C.llama_print_system_info().decode()))
 
+# %% ../nbs/06_engine_llamacpp.ipynb #4da93e8b
 def _buffers(log: str) -> dict[str, int]:
     "Bytes of each buffer that llama.cpp reported; there are two KV caches, of full and of sliding layers."
     out: dict[str, int] = {}

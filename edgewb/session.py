@@ -118,6 +118,7 @@ def softmax(
     e = np.exp(z - z.max(-1, keepdims=True))
     return e/e.sum(-1, keepdims=True)
 
+# %% ../nbs/04_session.ipynb #7ce5c63c
 def best(
     p: np.ndarray, # one value a token
     n: int,        # how many
@@ -212,6 +213,7 @@ def time_loops(
     at = (getattr(eng, 'clocked', None) or (lambda s: _clocked(eng, s)))(steps)
     return out | dict(step_s=[b - a for a, b in zip(at, at[1:])], n=eng.pos - start)
 
+# %% ../nbs/04_session.ipynb #484f9434
 def _picked(eng: Any, logits: np.ndarray, n: int) -> dict[str, Any]:
     "Greedy choices, by the engine's own loop where it has one."
     loop = _fast(eng, logits, n) if hasattr(eng, 'greedy') else _plain(eng, logits, n, 0, 0., 0, 0., 0)
@@ -220,6 +222,7 @@ def _picked(eng: Any, logits: np.ndarray, n: int) -> dict[str, Any]:
     ids += [id for id, *_ in loop]
     return dict(picks_s=time.perf_counter() - t, picked=ids)
 
+# %% ../nbs/04_session.ipynb #78bb7bb9
 def _clocked(eng: Any, steps: Sequence[int]) -> list[float]:
     "The clock before the first step and after each, for engines without a loop of their own."
     at = [time.perf_counter()]
@@ -229,6 +232,7 @@ def _clocked(eng: Any, steps: Sequence[int]) -> list[float]:
 # %% ../nbs/04_session.ipynb #08491b46
 BATCH_S = 0.01 # seconds; half of what a 50 Hz view shows
 
+# %% ../nbs/04_session.ipynb #84bcf0a4
 def _tokens(conn: Connection, eng: Any, rid: int, ids: list[int], **kw):
     "Answer a request for tokens."
     facts, batch, n, sent = {}, [], 0, -1. # the first token leaves at once
@@ -247,12 +251,13 @@ def _tokens(conn: Connection, eng: Any, rid: int, ids: list[int], **kw):
     if batch: flush()
     conn.send(('end', rid, facts | {'tail': utf8.decode(b'', True)}))
 
-# %% ../nbs/04_session.ipynb #9a6af060
+# %% ../nbs/04_session.ipynb #5f22bc89
 def _share(path: Path, a: np.ndarray) -> tuple[int, ...]:
     "Write an array where the other process can map it."
     with open(path, 'wb') as f: np.ascontiguousarray(a, dtype=np.float32).tofile(f)
     return a.shape
 
+# %% ../nbs/04_session.ipynb #bb7157e1
 def _drafter(eng: Any) -> Any:
     "The engine, if it has a drafter beside it."
     if getattr(eng, 'drafter', None): return eng
@@ -260,16 +265,25 @@ def _drafter(eng: Any) -> Any:
 
 def _no_towers(engine: str): raise Unsupported(f'{engine} takes text only here: use another engine for pictures and sounds.')
 
+# %% ../nbs/04_session.ipynb #8d6982e2
+def _calls(eng: Any, engine: str, folder: Path) -> dict[str, Callable]:
+    "What a worker can be asked, by name."
+    def embed(kind): return list(eng.embed(kind, np.load(folder/'medium.npy'))) if hasattr(eng, 'embed') else _no_towers(engine)
+    def eval(tokens, all): return _share(folder/'logits', eng.eval(tokens, all=all))
+    def draft(tokens, n): return _share(folder/'logits', _drafter(eng).draft(tokens, n))
+    return dict(embed=embed, eval=eval, draft=draft,
+                tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), eog=lambda: sorted(eng.eog),
+                trim=lambda n: eng.trim(n), pos=lambda: eng.pos, forget=lambda: getattr(eng, 'forget', lambda: None)(),
+                timed=lambda **kw: time_loops(eng, **kw), describe=lambda: eng.describe(), suppressed=lambda: sorted(getattr(eng, 'suppressed', ())))
+
+# %% ../nbs/04_session.ipynb #f875a2fa
 def serve(conn: Connection, engine: str, path: str, settings: dict[str, Any]):
     "The worker's main loop: load, then answer until the connection closes."
     eng = engine_module(engine).Engine(Path(path), **settings)
     folder = Path(os.environ['EDGEWB_WORKER_DIR'])
     stop = np.memmap(folder/'stop', dtype=np.int64, mode='r')
     conn.send(('ready', eng.describe()))
-    shown = lambda kind: list(eng.embed(kind, np.load(folder/'medium.npy'))) if hasattr(eng, 'embed') else _no_towers(engine)
-    calls = dict(embed=shown, draft=lambda tokens, n: _share(folder/'logits', _drafter(eng).draft(tokens, n)), forget=lambda: getattr(eng, 'forget', lambda: None)(), tokenize=lambda text: list(eng.tokenize(text)), pieces=lambda ids: list(eng.pieces(ids)), trim=lambda n: eng.trim(n),
-                 pos=lambda: eng.pos, timed=lambda **kw: time_loops(eng, **kw), describe=lambda: eng.describe(), eog=lambda: sorted(eng.eog), suppressed=lambda: sorted(getattr(eng, 'suppressed', ())),
-                 eval=lambda tokens, all: _share(folder/'logits', eng.eval(tokens, all=all)))
+    calls = _calls(eng, engine, folder)
     while True:
         op, rid, kw = conn.recv()
         try:
@@ -284,6 +298,7 @@ def usable_cores() -> int:
     here = detect()
     return max(1, int(min(here.usable or 1, here.physical or here.usable or 1)))
 
+# %% ../nbs/04_session.ipynb #23b6ae47
 def check_memory(
     build: Build, # what shall be loaded
     n_ctx: int,   # context length
@@ -374,6 +389,7 @@ def _settle(self: Session):
             except EngineDied: raise
             except EdgewbError: pass # the answer was an error
 
+# %% ../nbs/04_session.ipynb #7d6e3cd1
 @patch
 def _ask(self: Session, op: str, **kw):
     "A question to the worker, and its answer."
@@ -384,15 +400,18 @@ def _ask(self: Session, op: str, **kw):
         self._owed = False
         return self.worker.recv()[1]
 
+# %% ../nbs/04_session.ipynb #70d68383
 @patch
 def _call(self: Session, op: str, **kw):
     with self._turn(): return self._ask(op, **kw)
 
+# %% ../nbs/04_session.ipynb #d752e86c
 @patch
 def tokenize(self: Session, text: str) -> list[int]:
     "Token ids of a text as this engine reads it; control tokens count, no BOS is added."
     return self._call('tokenize', text=text)
 
+# %% ../nbs/04_session.ipynb #8221738b
 @patch
 def pieces(self: Session, ids: Sequence[int]) -> list[bytes]:
     "The bytes of each token."
@@ -411,16 +430,19 @@ def eval(self: Session,
         shape = self._ask('eval', tokens=[int(t) for t in tokens], all=all)
         return np.fromfile(self.worker.dir/'logits', dtype=np.float32).reshape(shape)
 
+# %% ../nbs/04_session.ipynb #3a384dde
 @patch
 def trim(self: Session, n: int = 0):
     "Roll the cache back to its first `n` tokens."
     self._call('trim', n=n)
 
+# %% ../nbs/04_session.ipynb #b7b7f05e
 @patch(as_prop=True)
 def pos(self: Session) -> int:
     "Tokens in the cache."
     return self._call('pos')
 
+# %% ../nbs/04_session.ipynb #699437c9
 @patch
 def timed(self: Session,
     before: Sequence[int] = (), # fill the cache with these first, not timed
@@ -459,6 +481,7 @@ def embed(self: Session,
         np.save(self.worker.dir/'medium.npy', a)
         return self._ask('embed', kind=kind)
 
+# %% ../nbs/04_session.ipynb #b81fcebb
 @patch
 def forget(self: Session):
     "Drop the media of earlier prompts: their negative ids are worth nothing from here on."
@@ -508,6 +531,7 @@ def _media_ids(self: Session, pieces: list[Any]) -> list[int]:
         glue = m is not None
     return [i for x in out for i in (self.tokenize(x) if isinstance(x, str) else x)]
 
+# %% ../nbs/04_session.ipynb #3eb70174
 @patch
 def _spans(self: Session, m: Any) -> Iterator[tuple[str, list[int], str]]:
     "What a medium becomes: text, soft tokens, text."
@@ -554,6 +578,7 @@ def _receive(self: TokenStream):
     except KeyboardInterrupt: raise
     except BaseException: self._finish(); raise
 
+# %% ../nbs/04_session.ipynb #6bf36ee0
 @patch
 def _take(self: TokenStream, kind: str, _: int, data: Any):
     if kind == 'tokens': self._buffer.extend(Token(*t) for t in data)
@@ -561,6 +586,7 @@ def _take(self: TokenStream, kind: str, _: int, data: Any):
         for k, v in data.items(): setattr(self.reply, k, v)
         self._finish()
 
+# %% ../nbs/04_session.ipynb #d1f88c22
 @patch
 def _finish(self: TokenStream):
     if not self._done:
@@ -583,6 +609,7 @@ def stop(self: TokenStream):
     word = self.session._stop_word
     if not self._done: word[0] = max(self.rid, int(word[0]))
 
+# %% ../nbs/04_session.ipynb #1ff1b206
 @patch
 def waiting(self: TokenStream) -> list[Token]:
     "Read what has come already, without waiting for more."
@@ -591,6 +618,7 @@ def waiting(self: TokenStream) -> list[Token]:
     self.reply.tokens += out
     return out
 
+# %% ../nbs/04_session.ipynb #283c191c
 @patch
 def close(self: TokenStream):
     "Stop, and drop what was not read."
@@ -598,6 +626,7 @@ def close(self: TokenStream):
     while not self._done: self._receive()
     self._buffer.clear()
 
+# %% ../nbs/04_session.ipynb #ded1fc26
 @patch
 def __del__(self: TokenStream):
     if getattr(self, '_done', True): return
@@ -646,6 +675,7 @@ def generate(self: Session,
     for _ in s: pass
     return s.reply
 
+# %% ../nbs/04_session.ipynb #2a00b21b
 @patch
 def stop(self: Session):
     "Stop what this session is generating, if anything; safe from any thread."
@@ -657,6 +687,7 @@ def peak_memory(self: Session) -> int|None:
     "Largest resident size that the worker has had, in bytes."
     return process_peak(self.pid)
 
+# %% ../nbs/04_session.ipynb #4b3e531d
 @patch
 def close(self: Session):
     "Stop, and end the worker. Calling it again does nothing."
@@ -666,10 +697,14 @@ def close(self: Session):
     self.worker.close()
     if done: self._lock.release()
 
+# %% ../nbs/04_session.ipynb #8e245a66
 @patch
 def __enter__(self: Session): return self
+
 @patch
 def __exit__(self: Session, *exc): self.close()
+
+# %% ../nbs/04_session.ipynb #f5282b3f
 @patch
 def __repr__(self: Session): return f'Session({self.target}, {human_bytes(self.build.bytes)}, {self.build.bpw:.2f} bpw, loaded in {self.load_s:.1f} s)'
 
@@ -720,6 +755,7 @@ def stream(
     finally:
         if own: s.close()
 
+# %% ../nbs/04_session.ipynb #0bfaaa48
 def generate(
     prompt: str|list[dict]|list[int], # question, chat messages or token ids
     target: str|Target|Session = 'llama.cpp:Q4_K_M', # opened for this call unless it is a session

@@ -29,6 +29,7 @@ def _lifeline():
 class EngineError(EdgewbError):
     "A call into the engine failed, but its process lives on."
 
+# %% ../nbs/02_worker.ipynb #591b811c
 def _error(e: BaseException) -> tuple[str, str]:
     "An exception as the two strings that travel."
     if isinstance(e, EdgewbError): return type(e).__name__, str(e)
@@ -36,6 +37,7 @@ def _error(e: BaseException) -> tuple[str, str]:
     traceback.print_exc()
     return 'EngineError', f'{type(e).__name__}: {e}'
 
+# %% ../nbs/02_worker.ipynb #272eba85
 def _raise(name: str, text: str):
     cls = getattr(core, name, EngineError)
     raise cls(text) from None
@@ -138,6 +140,7 @@ def send(self: Worker, *message):
         with unbroken(): self.conn.send(message)
     except (BrokenPipeError, ConnectionResetError, OSError): raise self.died() from None
 
+# %% ../nbs/02_worker.ipynb #944223a0
 @patch
 def recv(self: Worker) -> tuple:
     "The child's next message; an error sent by the child is raised here, and its death is an `EngineDied`."
@@ -177,10 +180,12 @@ def close(self: Worker,
     except (ProcessLookupError, PermissionError): pass
     shutil.rmtree(self.dir, ignore_errors=True)
 
+# %% ../nbs/02_worker.ipynb #51054310
 @patch
 def __del__(self: Worker):
     if hasattr(self, 'proc') and self.proc.returncode is None: self.close(0.2)
 
+# %% ../nbs/02_worker.ipynb #96a9dffa
 @atexit.register
 def _close_all():
     for w in list(_open): w.close(0.5)
