@@ -1955,6 +1955,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.widgets.Lane.state': ('widgets.html#lane.state', 'edgewb/widgets.py'),
                                 'edgewb.widgets.Lane.stop': ('widgets.html#lane.stop', 'edgewb/widgets.py'),
                                 'edgewb.widgets.Lane.take': ('widgets.html#lane.take', 'edgewb/widgets.py'),
+                                'edgewb.widgets._Synced': ('widgets.html#_synced', 'edgewb/widgets.py'),
                                 'edgewb.widgets._as_addressed': ('widgets.html#_as_addressed', 'edgewb/widgets.py'),
                                 'edgewb.widgets._cells': ('widgets.html#_cells', 'edgewb/widgets.py'),
                                 'edgewb.widgets._face': ('widgets.html#_face', 'edgewb/widgets.py'),

@@ -53,12 +53,14 @@ def state(self: Lane) -> str:
     "The lane's state in one word: stopping from the moment it is asked to, until its thread has let go."
     return 'stopping' if self.halt.is_set() and self.phase in ACTIVE else self.phase
 
+# %% ../nbs/20_widgets.ipynb #1fd1e779
 @patch
 def stop(self: Lane) -> None:
     "Ask the lane to end at its next token; returns at once, and asking twice is asking once."
     self.halt.set()
     if self.stream is not None: self.stream.stop()
 
+# %% ../nbs/20_widgets.ipynb #1609e335
 @patch
 def take(self: Lane, tok) -> None:
     "Append one token."
@@ -86,6 +88,7 @@ def compare_with(self: Lane, ref: Lane) -> None:
     self._same = next((i for i in range(start, n) if mine[i].id != theirs[i].id), n)
     if self._same < n: self.departs = self._same
 
+# %% ../nbs/20_widgets.ipynb #04c40df7
 @patch
 def relation(self: Lane, ref: Lane) -> str:
     "How the lane stands to the reference, in words."
@@ -106,8 +109,8 @@ def facts(self: Lane, ref: Lane) -> dict:
 # %% ../nbs/20_widgets.ipynb #9d2f0041
 CHAT = 'raw', 'media', 'thinking', 'tools'  # what shapes the prompt, not the sampling
 
-class CompareWidget(anywidget.AnyWidget):
-    "Targets side by side on one prompt: one lane a target, streaming together, each with its own Stop."
+class _Synced(anywidget.AnyWidget):
+    "What the page shares with the kernel."
     _esm = files('edgewb') / 'static' / 'compare.js'
     _css = files('edgewb') / 'static' / 'compare.css'
     prompt = traitlets.Unicode('').tag(sync=True)
@@ -117,6 +120,10 @@ class CompareWidget(anywidget.AnyWidget):
     snapshot = traitlets.Dict().tag(sync=True)            # every token of the last run, for views that open later
     figures = traitlets.Dict().tag(sync=True)             # the table of the undisturbed pass
     twin = traitlets.Unicode('').tag(sync=True)           # names the static copy of this widget
+
+# %% ../nbs/20_widgets.ipynb #263f3a33
+class CompareWidget(_Synced):
+    "Targets side by side on one prompt: one lane a target, streaming together, each with its own Stop."
     hz = 22  # batches a second: smooth to the eye, and 40 times below the server's limit
 
     def __init__(self,
@@ -148,12 +155,14 @@ def _as_addressed(comm) -> None:
     "Let the page's messages reach the subshell that the page named."
     if hasattr(comm, '_reply_subshell_for'): comm._reply_subshell_for = lambda data, named: named
 
+# %% ../nbs/20_widgets.ipynb #90a7fd85
 def _targets(targets) -> list:
     "The targets as given, or compare's defaults."
     if targets is None:
         from edgewb.compare import TARGETS as targets
     return [targets] if isinstance(targets, str) else list(targets)
 
+# %% ../nbs/20_widgets.ipynb #528eb2e3
 def _lane(target, model: str) -> Lane:
     "A lane for an open session, a `Target` or a target's name."
     if hasattr(target, 'stream'): return Lane(target.target, target)
@@ -161,11 +170,13 @@ def _lane(target, model: str) -> Lane:
     from edgewb.session import Target
     return Lane(Target.parse(target, model=model))
 
+# %% ../nbs/20_widgets.ipynb #52068094
 def _load(target, progress):
     "Open `target` in a worker of its own."
     from edgewb.session import Session
     return Session(target, progress=progress)
 
+# %% ../nbs/20_widgets.ipynb #00cf0b8d
 def _face(target, i: int) -> dict:
     "A lane's title."
     return dict(name=str(target), engine=target.engine, format=target.format, reference=i == 0)
@@ -202,11 +213,13 @@ def _work(self: CompareWidget, lane: Lane, old: Lane) -> None:
         lane.error, lane.note, lane.phase = e, sentence(e), 'error'
         if lane.owned: self._drop(lane)
 
+# %% ../nbs/20_widgets.ipynb #6ad668e4
 def sentence(e: Exception) -> str:
     "An exception as one line; the kinds that are made for users speak for themselves."
     lines = str(e).strip().splitlines() or ['']
     return lines[0] if isinstance(e, EdgewbError) else f'{type(e).__name__}: {lines[0]}'.rstrip(': ')
 
+# %% ../nbs/20_widgets.ipynb #fdc465b8
 @patch
 def _open(self: CompareWidget, lane: Lane, old: Lane) -> None:
     "The predecessor's session if it left one, else a new one."
@@ -217,6 +230,7 @@ def _open(self: CompareWidget, lane: Lane, old: Lane) -> None:
     lane.note = ''
     if self._closed: self._drop(lane)
 
+# %% ../nbs/20_widgets.ipynb #f1a752b2
 @patch
 def _drop(self: CompareWidget, lane: Lane) -> None:
     "Close a session that was loaded here; the next run loads it anew."
@@ -236,6 +250,7 @@ def _stream(self: CompareWidget, lane: Lane) -> None:
     for tok in lane.stream: lane.take(tok)
     lane.reply = lane.stream.reply
 
+# %% ../nbs/20_widgets.ipynb #a80dd4b8
 @patch
 def _same_prompt(self: CompareWidget, lane: Lane) -> None:
     "Refuse to compare answers to different prompts."
@@ -264,6 +279,7 @@ def _flush(self: CompareWidget, most: int = 400) -> bool:  # whether everything 
         if lanes: self.send(dict(run=self._run, lanes=lanes))
         return all(lane.sent == len(lane.wired) for lane in self._lanes)
 
+# %% ../nbs/20_widgets.ipynb #b996d5ea
 @patch
 def _show(self: CompareWidget) -> None:
     "Bring the traits up to date: the status sentence, and the snapshot for views that open later."
@@ -282,6 +298,7 @@ def _say(self: CompareWidget) -> str:
     together = sum(bool(lane.tokens) for lane in self._lanes) > 1
     return said + ('. Lanes that stream together share this machine: each is slower here than alone.' if together else '.')
 
+# %% ../nbs/20_widgets.ipynb #bb35aa21
 @patch
 def _start_pump(self: CompareWidget) -> None:
     "Make sure that somebody sends."
@@ -290,6 +307,7 @@ def _start_pump(self: CompareWidget) -> None:
             self._pump = threading.Thread(target=self._pumping, daemon=True, name='compare widget')
             self._pump.start()
 
+# %% ../nbs/20_widgets.ipynb #15e4fc04
 @patch
 def _pumping(self: CompareWidget) -> None:
     "The pump's thread: a batch every 1/hz s until the lanes rest and the page has all of it."
@@ -312,6 +330,7 @@ def _finish(self: CompareWidget) -> None:
         self._update_twin()
     if self.state != 'measuring': self._rest.set()
 
+# %% ../nbs/20_widgets.ipynb #d8c88624
 @patch
 def _asked(self: CompareWidget, message: dict) -> None:
     "What the page asks for. Handlers set flags and start threads; none waits."
@@ -321,6 +340,7 @@ def _asked(self: CompareWidget, message: dict) -> None:
     elif t == 'measure': self.measure(message.get('prompt'))
     elif t == 'resync': self._rewind(message.get('run'), message.get('have', []))
 
+# %% ../nbs/20_widgets.ipynb #1a738286
 @patch
 def _rewind(self: CompareWidget, run: int, have: list) -> None:
     "Send again from where a view got to; views that are further ahead drop what they know."
@@ -338,11 +358,13 @@ def stop(self: CompareWidget,
         if lane.phase in ACTIVE: lane.stop()
     if i is None: self._halt.set()
 
+# %% ../nbs/20_widgets.ipynb #432065c9
 @patch(as_prop=True)
 def replies(self: CompareWidget) -> list:
     "The lanes' finished replies, None where there is none."
     return [lane.reply for lane in self._lanes]
 
+# %% ../nbs/20_widgets.ipynb #7a1e2bf8
 @patch(as_prop=True)
 def errors(self: CompareWidget) -> list:
     "The lanes' failures, None where there was none."
@@ -359,6 +381,7 @@ async def done(self: CompareWidget) -> CompareWidget:
         raise
     return self
 
+# %% ../nbs/20_widgets.ipynb #1a65ec49
 @patch
 def result(self: CompareWidget,
     timeout: float|None = None,  # seconds; None waits for ever
@@ -371,6 +394,7 @@ def result(self: CompareWidget,
         raise
     return self.replies
 
+# %% ../nbs/20_widgets.ipynb #1e5045b0
 @patch
 def close(self: CompareWidget) -> None:
     "Stop the lanes and the pump, close the sessions that were loaded here, take the widget off the page."
@@ -387,6 +411,7 @@ def _cells(cells, tag='td') -> str:
     "Table cells; numbers line up on the right, as in the widget."
     return ''.join(f'<{tag} style="text-align:{"left" if i == 0 else "right"}">{html.escape(str(c))}</{tag}>' for i, c in enumerate(cells))
 
+# %% ../nbs/20_widgets.ipynb #47c946bd
 def _marked(lane: Lane) -> str:
     "A lane's text as HTML, with a glyph, the index and an underline where it departs."
     if lane.departs is None or lane.departs >= len(lane.tokens): return html.escape(''.join(t.text for t in lane.tokens))
@@ -403,6 +428,7 @@ def _rows(self: CompareWidget) -> list:
         f = lane.facts(ref)
         yield [str(lane.target), f['state'], len(lane.tokens), number(f['ttft'] and f['ttft'] * 1e3, 'ms'), number(f['tps'], 'tok/s'), f['note'] or f['rel']]
 
+# %% ../nbs/20_widgets.ipynb #c9a2af07
 @patch
 def _repr_html_(self: CompareWidget) -> str:
     "The widget as a static table: facts, figures if they were measured, and texts."
@@ -414,6 +440,7 @@ def _repr_html_(self: CompareWidget) -> str:
     texts = ''.join(f'<dt><b>{html.escape(str(l.target))}</b></dt><dd style="white-space:pre-wrap">{_marked(l)}</dd>' for l in self._lanes if l.tokens)
     return f'<div id="edgewb-{self.twin}">{out}<dl>{texts}</dl></div>'
 
+# %% ../nbs/20_widgets.ipynb #02780a0d
 @patch
 def __repr__(self: CompareWidget) -> str:
     return '\n'.join([f'CompareWidget: {self.state}, prompt {self.prompt!r}', *('  '.join(map(str, r)) for r in self._rows())])
@@ -425,12 +452,14 @@ def _repr_mimebundle_(self: CompareWidget, **kwargs) -> dict:
     view = {'application/vnd.jupyter.widget-view+json': dict(version_major=2, version_minor=0, model_id=self.model_id)}
     return {'text/plain': repr(self), 'text/html': self._repr_html_()} | (view if _kernel() else {})
 
+# %% ../nbs/20_widgets.ipynb #dbc52b7f
 def _kernel():
     "The kernel's shell, or None where no page can be listening."
     from IPython import get_ipython
     ip = get_ipython()
     return ip if hasattr(ip, 'kernel') else None
 
+# %% ../nbs/20_widgets.ipynb #beab9891
 @patch
 def _ipython_display_(self: CompareWidget) -> None:
     "Show the widget, and below it the static copy that it hides while it lives."
@@ -441,6 +470,7 @@ def _ipython_display_(self: CompareWidget) -> None:
     display(static, raw=True, display_id=self.twin)
     self._shown = True
 
+# %% ../nbs/20_widgets.ipynb #4902ae28
 @patch
 def _update_twin(self: CompareWidget) -> None:
     "Bring the static copy up to date, so that the notebook is saved with what was last seen."
@@ -477,6 +507,7 @@ def measure(self: CompareWidget,
         self._rest.clear()
         threading.Thread(target=self._measuring, args=(rounds,), daemon=True, name='undisturbed pass').start()
 
+# %% ../nbs/20_widgets.ipynb #16adc3aa
 @patch
 def _measuring(self: CompareWidget, rounds: int) -> None:
     "The measuring thread."
@@ -507,6 +538,7 @@ def _alone(self: CompareWidget, rounds: int):
     c.rows = [next(rows) if lane in live else Row(lane.target, error=lane.note) for lane in self._lanes]
     return c
 
+# %% ../nbs/20_widgets.ipynb #292bc6b8
 def table(comparison: Any) -> dict:  # caption, head and rows, all of them texts
     "A comparison's figures as the widget's table; the texts are in the lanes already."
     columns = {k: v for k, v in comparison.columns().items() if k != 'text'}
@@ -527,6 +559,7 @@ def compare_magic(line: str, cell: str) -> CompareWidget:
     args = p.parse_args(shlex.split(line))
     return CompareWidget(cell.strip(), args.targets or None, args.max_tokens, args.top, args.model, **dict(media=args.media) if args.media else {})
 
+# %% ../nbs/20_widgets.ipynb #8b36b825
 def load_ipython_extension(ip: Any) -> None:
     "Register `%%compare`; `%load_ext edgewb` ends up here."
     ip.register_magic_function(compare_magic, 'cell', 'compare')
