@@ -35,6 +35,7 @@ class Reading:
     void: str = ''   # why it must not be averaged; '' if it may
     parts: dict[str, Any] = field(default_factory=dict) # further raw values that came with it
 
+# %% ../nbs/09a_protocol.ipynb #527c36e7
 def ended_early(
     got: int,    # tokens
     wanted: int,
@@ -42,6 +43,7 @@ def ended_early(
     "A run that stopped before its last token timed something shorter."
     return f'early end of sequence: {got} of {wanted} tokens' if got < wanted else ''
 
+# %% ../nbs/09a_protocol.ipynb #99d468bc
 def cache_hit(
     evaluated: int, # prompt tokens that went through the model
     prompt: int,    # that were given
@@ -56,6 +58,7 @@ class Candidate:
     name: str
     run: Callable[[], float|Reading]
 
+# %% ../nbs/09a_protocol.ipynb #dac7bbab
 @dataclass
 class Sample:
     "One reading, with when and under what circumstances it was taken."
@@ -79,6 +82,7 @@ class Counters:
     cores: int = 1
     machine: str = ''  # its fingerprint
 
+# %% ../nbs/09a_protocol.ipynb #5f755c39
 class Watch:
     "This machine's clock and counters. A measurement can be given another one: a simulated machine, for example."
     def __init__(self):
@@ -134,6 +138,7 @@ def _signed_rank_k(n: int, alpha: float) -> int:
     while k < len(ways) and (total + ways[k])/2**n <= alpha/2: total += ways[k]; k += 1
     return k
 
+# %% ../nbs/09a_protocol.ipynb #c6e32355
 def shift(
     differences: Sequence[float],
     alpha: float = .05,           # chance of an interval that misses
@@ -154,6 +159,7 @@ class Window:
     others: float = 0.   # share of the machine that others used meanwhile
     stolen: float = 0.   # share that a hypervisor took
 
+# %% ../nbs/09a_protocol.ipynb #9c447b95
 @dataclass
 class Measured:
     "Readings in the order they were taken, and the windows they belong to."
@@ -176,6 +182,7 @@ def values(self: Measured,
     bad = {w.i for w in self.windows if w.void}
     return [s.value for s in self.samples if s.name == name and s.role == 'run' and bool(s.void or s.window in bad) == void]
 
+# %% ../nbs/09a_protocol.ipynb #8ada711f
 @patch
 def why(self: Measured, name: str) -> str:
     "Why a candidate's void readings are void: the most frequent reason."
@@ -328,6 +335,7 @@ def pair(self: Ranking, a: str, b: str) -> Pair:
     if not found: raise EdgewbError(f'{a} and {b} were not compared' + ''.join(f'; {k}: {v}' for k, v in self.missing.items()) + '.')
     return found
 
+# %% ../nbs/09a_protocol.ipynb #c7ec8f55
 @patch
 def __repr__(self: Ranking) -> str:
     sign = dict(better='>', tie='=')
@@ -367,6 +375,7 @@ def rows(self: Measured) -> list[dict[str, Any]]:
                         void=not good, reason=self.why(n) if bad or not good else ''))
     return out
 
+# %% ../nbs/09a_protocol.ipynb #800e60a0
 @patch
 def to_dict(self: Measured) -> dict[str, Any]:
     "All of it as plain values, raw readings in order: what a record keeps."
@@ -374,6 +383,7 @@ def to_dict(self: Measured) -> dict[str, Any]:
     return dict(unit=self.unit, less=self.less, note=self.note, looks=self.looks, rows=self.rows(), samples=[asdict(s) for s in self.samples], windows=[asdict(w) for w in self.windows],
                 ranking=dict(order=r.order, complete=r.complete, pairs=[p.to_dict() for p in r.pairs], missing=r.missing))
 
+# %% ../nbs/09a_protocol.ipynb #4a588c88
 @patch
 def frame(self: Measured):
     "Every reading as a pandas DataFrame, those that don't count with the reason."
@@ -386,12 +396,14 @@ def quantity(r: dict[str, Any]) -> str:
     "A row's figure as text: median and interval."
     return 'not measured' if r['median'] is None else f"{r['median']:.4g}" + (f" ({r['low']:.4g} to {r['high']:.4g})" if r['low'] < r['high'] else '')
 
+# %% ../nbs/09a_protocol.ipynb #28fe8669
 @patch
 def caption(self: Measured) -> str:
     "How the figures came about, in one line."
     void = sum(bool(w.void) for w in self.windows)
     return f'median (95% interval, or the range of fewer than six) over {len(self.windows) - void} interleaved rounds' + (f', {void} void' if void else '') + (f'; {self.note}' if self.note else '')
 
+# %% ../nbs/09a_protocol.ipynb #32a056da
 @patch
 def __repr__(self: Measured) -> str:
     wide = max(map(len, self.names))

@@ -37,6 +37,7 @@ def _repacked(info: dict[str, Any]) -> int|None:
     buffers = info.get('buffers')
     return None if buffers is None else sum(n for k, n in buffers.items() if k.endswith(' model') and ('REPACK' in k or 'AMX' in k or 'KLEIDIAI' in k))
 
+# %% ../nbs/09c_resources.ipynb #67b68f48
 def memory(
     pid: int,                       # a process
     info: dict[str, Any]|None = None, # what the engine says of itself
@@ -87,6 +88,7 @@ class Meter:
     counts: bool = True          # joules; False: watts
     wrap: float = 0.             # joules after which a counter starts again; 0: never
 
+# %% ../nbs/09c_resources.ipynb #4dc5e522
 def _file(path: Path, scale: float) -> Callable[[], float]|None:
     "A reader of a number in a file; None where it can't be read."
     def read() -> float: return float(path.read_text())*scale
@@ -99,10 +101,12 @@ def _text(path: Path) -> str:
     try: return path.read_text().strip()
     except OSError: return ''
 
+# %% ../nbs/09c_resources.ipynb #7df29c8c
 def _rapl(sys_: Path) -> Iterator[Meter]:
     for d in sorted(sys_.glob('class/powercap/intel-rapl:?')) + sorted(sys_.glob('class/powercap/intel-rapl:??')): # packages, not their parts, which they contain
         if _text(d/'name') != 'psys' and (r := _file(d/'energy_uj', 1e-6)): yield Meter(f"RAPL {_text(d/'name') or d.name}", r, True, float(_text(d/'max_energy_range_uj') or 0)*1e-6)
 
+# %% ../nbs/09c_resources.ipynb #92f41e51
 def _hwmon(sys_: Path) -> Iterator[Meter]:
     for d in sorted(sys_.glob('class/hwmon/hwmon*')):
         for pattern, counts in (('energy*_input', True), ('power*_input', False)): # both in millionths: Documentation/hwmon/sysfs-interface
@@ -117,6 +121,7 @@ def _battery(sys_: Path) -> Iterator[Meter]:
         if r := _file(d/'power_now', 1e-6): yield Meter(f'battery {d.name}', r, False)
         elif (u := _file(d/'voltage_now', 1e-6)) and (i := _file(d/'current_now', 1e-6)): yield Meter(f'battery {d.name}', lambda u=u, i=i: abs(u()*i()), False)
 
+# %% ../nbs/09c_resources.ipynb #916c1267
 def _nvml() -> Iterator[Meter]:
     "NVIDIA cards that count their energy (Volta and newer), through the driver's own library."
     try: lib = ctypes.CDLL('libnvidia-ml.so.1')

@@ -90,6 +90,7 @@ PLANS = {
     'llama-bench': ('pp512', 'tg128'), # its defaults; with random ids, as it takes them
 }
 
+# %% ../nbs/09_speed.ipynb #8aecced4
 @dataclass(frozen=True)
 class Test:
     "One thing to time."
@@ -117,8 +118,10 @@ nine years old. She knew the captain, his two dogs, and the place near the bow w
 about the price of fish, and about the lighthouse that had been dark for three winters. Nobody agreed on why it was dark. The teacher blamed the harbour office; the harbour office blamed a missing part, number
 4471, which had been ordered in March; the cook said that the keeper had simply grown tired. "It will shine again," the captain told her, "when somebody needs it." He did not say who that might be. """
 
+# %% ../nbs/09_speed.ipynb #9d7c1bfd
 def _bos(s: Session) -> int: return s.tokenize('<bos>')[0]
 
+# %% ../nbs/09_speed.ipynb #e65346f6
 def text_ids(
     session: Session,
     n: int,             # tokens
@@ -152,6 +155,7 @@ def random_ids(
     rng = random.Random(seed)
     return [bos, *(rng.randrange(vocab) for _ in range(n - 1))][:n]
 
+# %% ../nbs/09_speed.ipynb #b5c02a66
 def _same_ids(sessions: Sequence[Session], n: int, text: str) -> list[int]:
     "The ids that all targets read the text as, or `PromptMismatch` at the first difference."
     ids = [text_ids(s, n, text) for s in sessions]
@@ -160,6 +164,11 @@ def _same_ids(sessions: Sequence[Session], n: int, text: str) -> list[int]:
     return ids[0]
 
 # %% ../nbs/09_speed.ipynb #93db4640
+def _ttft(session: Session, ids: list[int]) -> Reading:
+    r = session.generate(ids, 1)
+    return Reading(1e3*r.ttft, ended_early(len(r.tokens), 1), dict(prefill_s=r.prefill_s))
+
+# %% ../nbs/09_speed.ipynb #baf6a77d
 def reading(
     session: Session,
     test: Test,
@@ -175,10 +184,6 @@ def reading(
     steps = r['step_s']
     return Reading(len(steps)/sum(steps) if steps else 0., ended_early(len(steps), test.n) or cache_hit(r['n'], test.n), dict(step_s=[round(x, 7) for x in steps]))
 
-def _ttft(session: Session, ids: list[int]) -> Reading:
-    r = session.generate(ids, 1)
-    return Reading(1e3*r.ttft, ended_early(len(r.tokens), 1), dict(prefill_s=r.prefill_s))
-
 # %% ../nbs/09_speed.ipynb #9de045a0
 @dataclass
 class Costs:
@@ -191,6 +196,7 @@ class Costs:
     joules_token: float|None = None  # of decode; None: not measured
     meter: str = ''                  # what told
 
+# %% ../nbs/09_speed.ipynb #4d72b366
 @dataclass
 class Bench:
     "Speeds of several targets."
@@ -215,6 +221,7 @@ def _latencies(m: Measured, name: str) -> tuple[float, float]|None:
     steps = sorted(x for s in good for x in s.parts['step_s'])
     return (1e3*median(steps), 1e3*steps[min(len(steps) - 1, int(.95*len(steps)))]) if steps else None
 
+# %% ../nbs/09_speed.ipynb #b02651fb
 @patch
 def rows(self: Bench) -> list[dict[str, Any]]:
     "A plain dict for each target and test."
@@ -232,12 +239,14 @@ def frame(self: Bench):
     import pandas as pd
     return pd.DataFrame(self.rows())
 
+# %% ../nbs/09_speed.ipynb #634053ad
 @patch
 def to_records(self: Bench) -> list[Any]:
     "Its facts with their run cards: `records.add(bench)` keeps them, those that don't count too."
     from edgewb.runcard import from_bench
     return from_bench(self, watch=self.watch)
 
+# %% ../nbs/09_speed.ipynb #99da13d2
 @patch
 def to_dict(self: Bench) -> dict[str, Any]:
     "Everything as plain values, raw readings in the order taken."
@@ -253,6 +262,7 @@ def _cells(b: Bench) -> list[list[str]]:
         out.append([r['target'], r['test'], quantity(dict(r)), r['unit'], lat, str(r['n']), str(r['n_void'] or ''), r['reason']])
     return out
 
+# %% ../nbs/09_speed.ipynb #def1e87a
 def _costs(b: Bench) -> list[list[str]]:
     mem = lambda c, k: human_bytes(c.memory[k]) if c.memory.get(k) is not None else 'not measured'
     cold = lambda c: 'not asked' if not c.cold else 'not cold' if 'why' in c.cold else f"{c.cold['load_s']:.2f} + {c.cold['first_ms']:.0f} ms"
@@ -265,11 +275,13 @@ def _plain(rows: list[list[str]]) -> str:
     wide = [max(map(len, c)) for c in zip(*rows)]
     return '\n'.join('  '.join(f'{x:{w}}' for x, w in zip(r, wide)).rstrip() for r in [rows[0], ['-'*w for w in wide], *rows[1:]])
 
+# %% ../nbs/09_speed.ipynb #1cd18c72
 @patch
 def caption(self: Bench) -> str:
     "How the figures came about."
     return f'{self.text}, {self.n_ids} token ids, the same for all (sha256 {self.ids_sha256[:12]})' + (f'; {self.note}' if self.note else '')
 
+# %% ../nbs/09_speed.ipynb #abae00b9
 @patch
 def __repr__(self: Bench) -> str:
     ranks = [f'{t}: {r!r}' for t, m in self.results.items() if len(m.names) > 1 and (r := m.ranking())]
@@ -293,6 +305,7 @@ def _anchor(session: Session, ids: Sequence[int], seconds: float = .15) -> Candi
     n = max(4, min(session.n_ctx//2, int(seconds/max(median(warm), 1e-6))))
     return Candidate(f'anchor: {n} steps of {session.target}', lambda: sum(session.timed((), (), (list(ids)*n)[:n])['step_s']))
 
+# %% ../nbs/09_speed.ipynb #7a859bb7
 def _start_cold(target: Target|Session, n_ctx: int) -> dict[str, Any]:
     "Load with the file out of memory, and ask for one token."
     from edgewb import weights
@@ -307,10 +320,21 @@ def _joules(s: Session, ids: Sequence[int], n: int) -> tuple[float|None, str]:
     with energy(found) as e: steps = s.timed((), (), (list(ids)*n)[:n])['step_s']
     return (None if e.total is None else e.total/max(1, len(steps))), ', '.join(e.joules)
 
+# %% ../nbs/09_speed.ipynb #d62b3f98
 def _tests(plan: str|Sequence[str]) -> list[Test]:
     "Tests of a plan, or by their names."
     names = PLANS.get(plan) or plan.split(',') if isinstance(plan, str) else plan
     return [Test.parse(n) for n in names]
+
+# %% ../nbs/09_speed.ipynb #66d499b0
+def _names(opened: Sequence[Session]) -> list[str]:
+    "A name for each, also where a target is there twice or of several models."
+    names = [str(s.target) for s in opened]
+    if len({s.target.model for s in opened}) > 1: names = [f'{s.target.model} {n}' for s, n in zip(opened, names)]
+    return [n if names.count(n) == 1 else f'{n} #{names[:i+1].count(n)}' for i, n in enumerate(names)]
+
+# %% ../nbs/09_speed.ipynb #ebcd100a
+def _vocab(s: Session) -> int: return int(s.info.get('vocab') or len(s.eval([_bos(s)])))
 
 # %% ../nbs/09_speed.ipynb #899e0913
 def bench(
@@ -355,12 +379,3 @@ def _bench(opened: Sequence[Session], tests: Sequence[Test], rules: Rules, at_ra
     text = 'random ids' if at_random else 'English text'
     cards = {name: run_card(s, ids, prompt=text) for name, s in zip(names, opened)}
     return Bench([str(t) for t in tests], results, costs, text, sha, n, '; '.join(sorted(notes)), cards, w)
-
-# %% ../nbs/09_speed.ipynb #66d499b0
-def _names(opened: Sequence[Session]) -> list[str]:
-    "A name for each, also where a target is there twice or of several models."
-    names = [str(s.target) for s in opened]
-    if len({s.target.model for s in opened}) > 1: names = [f'{s.target.model} {n}' for s, n in zip(opened, names)]
-    return [n if names.count(n) == 1 else f'{n} #{names[:i+1].count(n)}' for i, n in enumerate(names)]
-
-def _vocab(s: Session) -> int: return int(s.info.get('vocab') or len(s.eval([_bos(s)])))
