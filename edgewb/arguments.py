@@ -36,8 +36,10 @@ _KEY = r'[^\W\d][\w.@$\-]*'                                     # a key that nee
 _VALUE = r'(?:<\|"\|>|["\'\[{]|[-+.]?\d|(?:true|false|null)\b)' # how a value begins, unless it is a bare string
 _QUOTES = r'(?:<\|"\|>|["\'`])?'
 
+# %% ../nbs/02b_arguments.ipynb #6428520c
 def _re(pattern: str): return re.compile(pattern, re.S)
 
+# %% ../nbs/02b_arguments.ipynb #86fe48ff
 _WS, _SEP, _QUOTE, _WORD = _re(r'\s*'), _re(r'\s*(=>|[:=])\s*'), _re(r'<\|"\|>'), _re(r'[-+]?[.\w][-+.\w]*')
 _NUMBER = _re(r'[-+]?(?:\d{1,400}(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?')
 _WORDS = {'true': True, 'false': False, 'null': None, 'True': True, 'False': False, 'None': None}
@@ -76,10 +78,12 @@ def _after(close: str, brackets: str):
     end = rf'\Z|[{re.escape("".join({*brackets}))}]'
     return _re(rf'\s*(?:{end}|,\s*(?:{end}|,|{_QUOTES}{_KEY}(?: {_KEY}){{0,5}}{_QUOTES}\s*[:=]))' if close != ']' else rf'\s*(?:{end}|,)')
 
+# %% ../nbs/02b_arguments.ipynb #61751cf3
 def _ends(r: _Reader, close: str, at: int) -> bool:
     "Whether a value may end here."
     return bool(_after(close, ''.join(r.open)).match(r.s, at))
 
+# %% ../nbs/02b_arguments.ipynb #5590a0c1
 _NEW_KEY = _re(rf'\s*{_KEY}\s*[:=]\s*{_VALUE}')
 _NEXT_KEY = _re(rf'\s*,\s*{_KEY}\s*[:=]')
 _BEFORE = _re(rf',\s*{_QUOTES}{_KEY}{_QUOTES}\s*[:=]\s*\Z')
@@ -115,6 +119,7 @@ def _rest(r: _Reader, start: int) -> str:
 _NAME_OF = {'"': 'double-quotes', "'": 'single-quotes', '`': 'backticks'}
 _SAME = {q: _re(rf'\\.|{q}') for q in ('"', "'", '`', '"""', "'''", '```')}
 
+# %% ../nbs/02b_arguments.ipynb #eb2bbb98
 def _quoted(r: _Reader, close: str) -> str|None:
     "A string in ordinary quotation marks. None if they don't end."
     c = r.s[r.i]
@@ -140,6 +145,7 @@ def _unescaped(text: str, mark: str) -> str:
 # %% ../nbs/02b_arguments.ipynb #8ccc1c3e
 _STEP = {c: _re(rf'[{{}}\[\]{"()" if c == ")" else ""}]|,\s*{_QUOTES}({_KEY}){_QUOTES}(\s*[:=]\s*)({_VALUE})?' + (r'|,' if c == ']' else '')) for c in '}])'}
 
+# %% ../nbs/02b_arguments.ipynb #3cc7e92c
 def _bare(r: _Reader, close: str) -> str:
     "A string without quotation marks, or without the opening one."
     start = at = r.i
@@ -155,6 +161,7 @@ def _bare(r: _Reader, close: str) -> str:
     r.fix('bare-string' if text else 'empty-value')
     return text
 
+# %% ../nbs/02b_arguments.ipynb #9861a26e
 def _is_key(r: _Reader, m: re.Match) -> bool:
     "Whether a comma and a word begin the next argument. In running text they may be only a comma and a word."
     return m[1] in r.names if r.names else bool(m[3]) or m[0][1] != ' ' and not m[2][-1].isspace()
@@ -172,6 +179,7 @@ def _half_quoted(r: _Reader, close: str) -> str|None:
 # %% ../nbs/02b_arguments.ipynb #4757e3ed
 def _number(word: str) -> Any: return float(word) if set(word) & set('.eE') else int(word)
 
+# %% ../nbs/02b_arguments.ipynb #2b502a7b
 def _value(r: _Reader, close: str, depth: int) -> Any:
     "One value."
     r.take(_WS)
@@ -192,6 +200,7 @@ def _value(r: _Reader, close: str, depth: int) -> Any:
 _QUOTED_KEY = _re(r'<\|"\|>([^<]{0,200}?)<\|"\|>(?=\s*[:=])|(["\'`])(.{0,200}?)\2(?=\s*[:=])')
 _BARE_KEY = _re(r'([^:={}\[\](),"\'`<>\s][^:={}\[\],\n<]{0,200}?)(?=\s*[:=]|\s*<\|"\|>)')
 
+# %% ../nbs/02b_arguments.ipynb #ec30a173
 def _key(r: _Reader, n: int) -> str:
     "The key of an entry, and the colon behind it. `n` entries came before."
     if m := r.take(_QUOTED_KEY):
@@ -209,6 +218,7 @@ def _key(r: _Reader, n: int) -> str:
 # %% ../nbs/02b_arguments.ipynb #89affeb2
 _ENTRY = _re(rf'({_KEY}):(?:<\|"\|>([^<]*)<\|"\|>|(-?\d{{1,400}}(?:\.\d+)?|true|false|null))(?:,(?=[^\W\d])|(?=}}))')
 
+# %% ../nbs/02b_arguments.ipynb #cd15c8bf
 def _many(r: _Reader, close: str, depth: int = 0) -> Any:
     "The entries of an object or a list, up to its closing bracket."
     if depth > 50: raise ValueError('nested too deep')
@@ -241,6 +251,7 @@ def _comma(r: _Reader):
         if r.s[r.i:r.i + 1] in ('}', ']', ')', ','): r.fix('extra-comma')
     elif r.i < len(r.s) and r.s[r.i] not in '}])': r.fix('no-comma')
 
+# %% ../nbs/02b_arguments.ipynb #ce99ea29
 def _more(r: _Reader, close: str) -> bool:
     "Whether another entry follows. Goes behind the bracket that closes."
     while True:
@@ -259,6 +270,7 @@ def _more(r: _Reader, close: str) -> bool:
 # %% ../nbs/02b_arguments.ipynb #091248ab
 _TAIL = _re(r'(?:[\s}\])`;]|<\|"\|>)*\Z')
 
+# %% ../nbs/02b_arguments.ipynb #747e9939
 def repair_arguments(
     text: str,                 # "{city:'Elmton',days:2"
     names: Sequence[str] = (), # what the function's parameters are called, in order, where that is known
@@ -289,6 +301,7 @@ _CALLS = CALL, '<|tool_call|>', '<tool_call>', '<tool_call:', '<call>' # open a 
 _FRONT = _re(r'\s*(call\s*:\s*|:\s*)?([\w.:/\-]*)\s*')
 _CHANNEL = _re(r'<\|channel>(?:thought(?!\w)[ \t]*\n?)?|<channel\|>')
 
+# %% ../nbs/02b_arguments.ipynb #a32eb2b3
 def parameters(
     tools: Iterable[Any]|None, # functions, or their declarations
 ) -> dict[str, list[str]]:     # the functions' names, each with its parameters' names in order
@@ -312,6 +325,7 @@ def read_call(
     "One tool call. Never raises on a `str`."
     return _read(text, parameters(tools), cut_off)
 
+# %% ../nbs/02b_arguments.ipynb #d67b6827
 def _read(text: str, names: dict[str, list[str]], cut_off: bool) -> dict[str, Any]:
     fence = CALL if text.startswith(CALL) else next((f for f in _CALLS if text.startswith(f)), '')
     closed = text.endswith(CALL_END)
@@ -350,8 +364,10 @@ def _known(name: str, names: dict[str, list[str]]) -> tuple[str, list[str]]:
     last = re.split(r'[:./]', name)[-1] if names else ''
     return (last, ['namespace']) if last in names else (name, [])
 
+# %% ../nbs/02b_arguments.ipynb #54ab5c59
 _BEGIN_ARG = _re(r'BEGIN_ARG:?[ \t]*\n?(.*?)\n?END_ARG')
 
+# %% ../nbs/02b_arguments.ipynb #f23315c5
 def _begin_arg(args: str, names: Sequence[str]) -> dict[str, Any]:
     "Values without keys, in the order of the parameters."
     values = _BEGIN_ARG.findall(_CHANNEL.sub('', args))

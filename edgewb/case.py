@@ -37,6 +37,7 @@ class Cell:
     bound: float|None = None # what it was held against
     issue: str = '' # of a known defect: where upstream tracks it
 
+# %% ../nbs/17_case.ipynb #3343cc23
 class NotApplicable(Exception):
     "Raised by a probe: the model or the engine hasn't got what it asks about."
 
@@ -49,8 +50,10 @@ class Probe:
     group: str   # rows stand together by it
     ask: Callable[['Case'], tuple]
 
+# %% ../nbs/17_case.ipynb #7b0648a3
 PROBES: dict[str, Probe] = {}
 
+# %% ../nbs/17_case.ipynb #12ca97f5
 def probe(group: str):
     "Registers a function of a `Case` as a probe; its docstring's first line is the question."
     def register(f):
@@ -62,6 +65,7 @@ def probe(group: str):
 N = 1184 # tokens of the prompt
 PLACES = {'prefill': 256, 'past_512': 640, 'past_1024': 1150, 'decode': N} # where each stretch of compared positions ends
 
+# %% ../nbs/17_case.ipynb #d0e0085b
 def places(vocab: int) -> dict[str, range]:
     "The positions that are compared, by name."
     k = 64 if vocab <= 8192 else 8
@@ -103,12 +107,14 @@ def tokenizer(self: Case) -> Tokenizer:
     if '_tokenizer' not in self.__dict__: self._tokenizer = Tokenizer(self.folder)
     return self._tokenizer
 
+# %% ../nbs/17_case.ipynb #1785a6c3
 @patch(as_prop=True)
 def ids(self: Case) -> list[int]:
     "The prompt."
     if '_ids' not in self.__dict__: self._ids = prompt_ids(self.tokenizer)
     return self._ids
 
+# %% ../nbs/17_case.ipynb #4e44434e
 @patch(as_prop=True)
 def places(self: Case) -> dict[str, range]: return places(self.config['vocab_size'])
 
@@ -119,6 +125,7 @@ def rounded(self: Case) -> Any:
     if '_rounded' not in self.__dict__: self._rounded = self.s.build if is_rounded(Path(self.s.build.path)) else None
     return self._rounded
 
+# %% ../nbs/17_case.ipynb #e7f79440
 @patch
 def reference(self: Case, name: str, place: str, own: bool = False) -> np.ndarray:
     "Rows of the float32 reference ('truth') or of a mutant at a place; `NotApplicable` if the model can't have that mutant."
@@ -181,17 +188,20 @@ def _show(self: Case, x: mutants_media.Scene, found: dict[str, np.ndarray]) -> n
 # %% ../nbs/17_case.ipynb #15fe5795
 BOUNDS = {'f32': 1e-6, 'F32': 1e-4, 'F16': 5e-4, 'f16': 5e-4, 'BF16': 5e-4, 'bf16': 5e-3, 'Q8_0': 5e-3, 'int8': 5e-3, 'Q6_K': 2e-2, 'int4': .3, 'Q2_K': 2.} # mean KLD, nats
 
+# %% ../nbs/17_case.ipynb #2723af00
 def bound_of(format: str) -> float:
     "The largest mean KLD that a format is allowed against the float32 reference."
     if format in BOUNDS: return BOUNDS[format]
     return {'5': 5e-2, '4': .2, '3': .5, '2': 2.}.get(next((c for c in format if c.isdigit()), ''), 2.)
 
+# %% ../nbs/17_case.ipynb #558fe012
 def close(truth: np.ndarray, got: np.ndarray, bound: float) -> tuple:
     "A verdict on two sets of rows."
     if not np.isfinite(got).all(): return False, f'{(~np.isfinite(got)).sum():,} logits are not finite', float('inf'), bound
     d, far = float(kld(truth, got).mean()), float(np.abs(truth - got).max())
     return d <= bound, f'mean KLD {d:.1e} nats over {len(got)} positions, largest logit difference {far:.1e}; allowed {bound:.0e}', d, bound
 
+# %% ../nbs/17_case.ipynb #ca5c331e
 def true_logits(c: Case, name: str) -> tuple:
     "Whether a target's logits of one of the case's inputs are those of transformers in float32."
     return close(c.reference('truth', name), c.logits(name), bound_of(c.target.format))

@@ -26,6 +26,7 @@ from .session import Session, Target
 # %% ../nbs/17_conform.ipynb #5ab76ee3
 UPSTREAM = 'upstream:'
 
+# %% ../nbs/17_conform.ipynb #6ec9417e
 def _convert(conn: Any, source: str, out: str):
     "In the worker: upstream's converter, for the text and for the towers."
     from edgewb.convert import _convert as run
@@ -65,8 +66,10 @@ class Known:
     why: str    # a sentence
     when: Callable[[Case|None, str], bool] = lambda c, evidence: True # on which targets; no case where it could not be opened
 
+# %% ../nbs/17_conform.ipynb #fccccbc3
 NONE = 'no issue found on 2026-11-22'
 
+# %% ../nbs/17_conform.ipynb #4bdc8fdd
 def _no_activation(c: Case, evidence: str) -> bool:
     "Whether the towers' file says nothing of GELU."
     from edgewb.convert import mmproj_of
@@ -74,6 +77,7 @@ def _no_activation(c: Case, evidence: str) -> bool:
     towers = mmproj_of(c.s.build.path)
     return bool(towers) and 'clip.use_gelu' not in inventory(towers).meta
 
+# %% ../nbs/17_conform.ipynb #c4973e62
 def _a_little(c: Case, evidence: str) -> bool:
     "Whether a divergence is under a thousandth of a nat, as the floor alone makes it."
     found = re.search(r'mean KLD (\S+) nats', evidence)
@@ -99,6 +103,7 @@ class Fixed:
     what: str
     probe: str  # that would fail
 
+# %% ../nbs/17_conform.ipynb #5c211088
 FIXED = [
     Fixed('llama.cpp', '#21420, #21711', 'April', 'a picture under 2 x 2 pixels ends the process', 'shows_tiny'),
     Fixed('llama.cpp', '#21816, #21820, #21824', 'April', 'a sound is read without the causal mask, and a long one ends the process', 'not_sound_mask'),
@@ -126,6 +131,7 @@ def _explained(engine: str, name: str, evidence: str, c: Case|None = None) -> Kn
     "The known defect behind a failure."
     return next((k for k in KNOWN if (k.engine, k.probe) == (engine, name) and k.when(c, evidence)), None)
 
+# %% ../nbs/17_conform.ipynb #cd0f9dfe
 def judge(c: Case, p: Probe) -> Cell:
     "Ask one probe. An exception of the engine is a failure with its sentence."
     made = lambda status, text, *more, issue='': Cell(p.name, str(c.target.model), str(c.target), status, text, *more, issue=issue)
@@ -163,6 +169,7 @@ class Conformance:
 # %% ../nbs/17_conform.ipynb #75524479
 SIGNS = {'pass': '✓', 'fail': '✗', 'known': '!', 'blind': '?', 'n/a': '·'}
 
+# %% ../nbs/17_conform.ipynb #3afc37a6
 @patch
 def __repr__(self: Conformance):
     at = {(c.probe, c.model, c.target): c for c in self.cells}
@@ -175,6 +182,7 @@ def __repr__(self: Conformance):
 # %% ../nbs/17_conform.ipynb #e479d6c9
 _COLOURS = {'pass': '#1a7f37', 'fail': '#cf222e', 'known': '#bc4c00', 'blind': '#8250df', 'n/a': '#8c959f'}
 
+# %% ../nbs/17_conform.ipynb #4f1d4cf2
 @patch
 def _repr_html_(self: Conformance):
     at = {(c.probe, c.model, c.target): c for c in self.cells}
@@ -213,6 +221,7 @@ def conform(
 # %% ../nbs/17_conform.ipynb #37727c36
 MATRIX = ('torch:f32', 'llama.cpp:F16', 'llama.cpp:Q8_0', 'llama.cpp:Q4_K_M', 'openvino:f32', 'openvino:int8', 'openvino:int4') # what the documentation shows
 
+# %% ../nbs/17_conform.ipynb #48f92a00
 def facts(seconds: float) -> dict[str, Any]:
     "What a matrix was made on: to be kept with it."
     from datetime import date
@@ -254,6 +263,7 @@ def _column(t: Target, chosen: list[Probe], reference: Path|None, progress: Call
         if s: s.close()
     return cells
 
+# %% ../nbs/17_conform.ipynb #4e123cb9
 def _unopened(t: Target, text: str) -> Cell:
     "The cell of a target that can't be opened."
     k = _explained(t.engine, 'opens', text)

@@ -34,6 +34,7 @@ HARD = ['', ' ', '  ', '\n', '\n\n\n', ' \n \n', 'Hello, world', ' leading', 'tr
         '👩‍👩‍👧‍👦🏳️‍🌈', 'e\u0301 é', '\u200b\u200d', '\ufeff', '\U0001F600'*5, 'a'*300, ' '*40, '\n'*25, 'def f(x):\n\treturn x**2\n', '<|turn>user\nhi<turn|>\n', '<|tool_call>call:f{a:<|"|>x<|"|>}<tool_call|>',
         '<|channel>thought\n<channel|>', '<bos><bos>', '<eos>', '<|think|>', '<unused7>', '<0x0A>', '▁', '▁▁ ▁', '< | turn >', '<|turn', 'turn|>', '\x00', '\x7f\x80', '\r\n\r', 'x\u2028y', 'ﬁ ligature', '𝔘𝔫𝔦']
 
+# %% ../nbs/17_probes.ipynb #157ff14f
 @probe('input')
 def token_ids(c):
     "Does every text become the ids that the checkpoint's own tokenizer gives?"
@@ -77,6 +78,7 @@ TALK = [
     ([{'role': 'user', 'content': 'Weather?'}, {'role': 'assistant', 'tool_calls': [{'function': {'name': 'weather', 'arguments': {'town': 'Elm "x"', 'days': 2}}}]},
       {'role': 'tool', 'name': 'weather', 'content': 'rain'}], {})]
 
+# %% ../nbs/17_probes.ipynb #a8fa15f9
 @probe('input')
 def bos_once(c):
     "Does every prompt begin with `<bos>`, exactly once?"
@@ -96,6 +98,7 @@ def _hf_template(folder: Path) -> Callable:
         return t(text, add_special_tokens=False)['input_ids']
     return ids
 
+# %% ../nbs/17_probes.ipynb #4eaa857e
 @probe('input')
 def template(c):
     "Does a conversation become the ids that transformers makes of it?"
@@ -125,16 +128,19 @@ def prefill(c):
     "Are the logits of a prefill those of transformers in float32?"
     return true_logits(c, 'prefill')
 
+# %% ../nbs/17_probes.ipynb #236c0c7d
 @probe('logits')
 def past_512(c):
     "And past 512 tokens, the sliding window of E2B and E4B?"
     return true_logits(c, 'past_512')
 
+# %% ../nbs/17_probes.ipynb #9091b9c1
 @probe('logits')
 def past_1024(c):
     "And past 1,024 tokens, the sliding window of the larger ones?"
     return true_logits(c, 'past_1024')
 
+# %% ../nbs/17_probes.ipynb #7f20f07c
 @probe('logits')
 def decode(c):
     "And token by token, as in decoding?"
@@ -143,6 +149,7 @@ def decode(c):
 # %% ../nbs/17_probes.ipynb #038adbe2
 OWN = 5e-3 # mean KLD, nats: several times what 8-bit activations were seen to cost nano's family
 
+# %% ../nbs/17_probes.ipynb #89899cba
 @probe('logits')
 def own_weights(c):
     "Is what a quantised build loses only the rounding of its weights?"
@@ -156,11 +163,13 @@ def own_weights(c):
 # %% ../nbs/17_probes.ipynb #8b8790e7
 ITSELF = {'torch': 1e-9, 'openvino': 1e-6, 'llama.cpp': 2e-3} # mean KLD; ggml rounds activations to 8 bits, in blocks that depend on the kernel
 
+# %% ../nbs/17_probes.ipynb #5361b97d
 def itself(c: Case, before: np.ndarray, again: np.ndarray) -> tuple:
     b = max(ITSELF[c.target.engine], bound_of(c.target.format)/100, 1e-3 if (c.target.engine, c.target.format) == ('torch', 'bf16') else 0) # bfloat16 arithmetic
     ok, text, *rest = close(before, again, b)
     return ok, text.replace('mean KLD', 'against itself: mean KLD'), *rest
 
+# %% ../nbs/17_probes.ipynb #2b1b5ad4
 @probe('logits')
 def after_trim(c):
     "Rolled back by a few tokens, does the cache go on as if nothing had been there?"
@@ -170,6 +179,7 @@ def after_trim(c):
     c.s.trim(p.start)
     return itself(c, before, np.stack([c.s.eval([c.ids[i]]) for i in p]))
 
+# %% ../nbs/17_probes.ipynb #3fbf73dc
 @probe('logits')
 def after_far_trim(c):
     "Rolled back further than a sliding window, does it still?"
@@ -188,6 +198,7 @@ def batch_lengths(c):
         c.s.eval(c.ids[at:at + n]); at += n
     return itself(c, before, c.s.eval([c.ids[i] for i in p], all=True))
 
+# %% ../nbs/17_probes.ipynb #c91fe48e
 @probe('logits')
 def deterministic(c):
     "Does the same request give the same logits to the last bit?"
@@ -216,6 +227,7 @@ def _verdict(truth: np.ndarray, mutant: np.ndarray, got: np.ndarray, block: int 
     if t.verdict == 'same': raise NotApplicable('on this model the bug changes nothing')
     return {'right': True, 'bug': False, 'blind': None}[t.verdict], repr(t), t.alpha, .5
 
+# %% ../nbs/17_probes.ipynb #a713873b
 def _directed(name: str) -> Callable[[Case], tuple]:
     def ask(c: Case) -> tuple:
         join = lambda f: np.concatenate([f(p) for p in ('past_512', 'past_1024', 'decode')])
@@ -223,6 +235,7 @@ def _directed(name: str) -> Callable[[Case], tuple]:
         return _verdict(truth, mutant, join(c.logits))
     return ask
 
+# %% ../nbs/17_probes.ipynb #421e7dc9
 for m in mutants.MUTANTS.values():
     PROBES[f'not_{m.name}'] = Probe(f'not_{m.name}', f'Free of this bug? {m.about}', 'parts', _directed(m.name))
 
@@ -253,6 +266,7 @@ def _directed_media(name: str, scene: str) -> Callable[[Case], tuple]:
         return _verdict(ref['truth'], ref[name], z, 8)
     return ask
 
+# %% ../nbs/17_probes.ipynb #9b823a80
 for m in mutants_media.MUTANTS.values():
     PROBES[f'not_{m.name}'] = Probe(f'not_{m.name}', f'Free of this bug? {m.about}', 'media', _directed_media(m.name, mutants_media.PLAIN[mutants_media.KINDS[m.name]]))
 
@@ -273,6 +287,7 @@ def stop_tokens(c):
     name = lambda ids: ', '.join(b.decode(errors='replace') for b in c.s.pieces(sorted(ids))) or 'none'
     return want == got, name(got) if want == got else f'{name(got)} instead of {name(want)}'
 
+# %% ../nbs/17_probes.ipynb #7df470e6
 @probe('output')
 def suppressed_tokens(c):
     "Are tokens that the checkpoint forbids never drawn?"
@@ -282,6 +297,7 @@ def suppressed_tokens(c):
     drawn = c.s.generate(c.ids[:64], 64, temperature=1., ignore_eog=True).ids
     return want <= set(c.s.suppressed) and not want & set(drawn), f'{len(want)} tokens forbidden, {len(want & set(drawn))} of {len(drawn)} drawn are'
 
+# %% ../nbs/17_probes.ipynb #350c185c
 @probe('output')
 def greedy_path(c):
     "Does the engine's own greedy loop write what the plain path writes?"
@@ -299,10 +315,12 @@ EDGES = {
     'two calls': ('<|tool_call>call:f{a:<|"|>x, y}<|"|>}<tool_call|><|tool_call>call:g{}<tool_call|>', dict(calls=[('f', {'a': 'x, y}'}), ('g', {})])),
     'leading turn': ('<|turn>model\nYes.<turn|>', dict(content='Yes.'))}
 
+# %% ../nbs/17_probes.ipynb #5b4013d5
 def _asked(text: str) -> dict[str, Any]:
     got = chat.parse(text)
     return dict(thinking=got['thinking'], content=got['content'], calls=[(t['name'], t['arguments']) for t in got['tool_calls']])
 
+# %% ../nbs/17_probes.ipynb #b3088e0c
 @probe('output')
 def parsed_edges(c):
     "Do the replies that runtimes stumbled over come apart rightly, from this engine's pieces?"

@@ -18,6 +18,7 @@ from .core import BadBuild
 # %% ../nbs/17_rounded.ipynb #44e9ab6e
 PLAIN = 'F32', 'F16', 'BF16', 'I32', 'I64' # types that round nothing worth the name
 
+# %% ../nbs/17_rounded.ipynb #cca13087
 def _from_gguf(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     "Name and numbers of each quantised tensor."
     import ctypes
@@ -39,6 +40,7 @@ def _constant(node: Any) -> np.ndarray:
     if node.get_element_type().get_type_name() == 'u4': x = np.stack([x & 15, x >> 4], -1).reshape(-1)[:int(np.prod(list(node.shape)))]
     return x.astype(np.float32).reshape(list(node.shape))
 
+# %% ../nbs/17_rounded.ipynb #c3616ccc
 def _behind(node: Any) -> np.ndarray:
     "Past the conversions, the numbers of a constant."
     while node.get_type_name() == 'Convert': node = node.input_value(0).get_node()
@@ -65,6 +67,7 @@ def rounded(
     if path.is_file(): return _from_gguf(path)
     return _from_ir(path) if any(path.glob('openvino*.xml')) else iter(())
 
+# %% ../nbs/17_rounded.ipynb #c5f0387d
 def is_rounded(path: Path) -> bool:
     "Whether a build stores any weight as whole numbers."
     if path.is_dir(): return (path/'edgewb.json').exists() and json.loads((path/'edgewb.json').read_text())['format'].startswith('int')
@@ -74,6 +77,7 @@ def is_rounded(path: Path) -> bool:
 # %% ../nbs/17_rounded.ipynb #2293482c
 FAR = .6 # of a matrix's length: what lies farther was made from something else
 
+# %% ../nbs/17_rounded.ipynb #70687bd8
 def _places(model: Any) -> Iterator[tuple[str, Any]]:
     "Parameters that a build may hold rounded, by name; writing into them changes the model."
     for name, p in model.named_parameters():
@@ -82,12 +86,14 @@ def _places(model: Any) -> Iterator[tuple[str, Any]]:
         for d in range(p.ndim if p.ndim == 3 else 0):
             if p.shape[d] == 2: yield from ((f'{name}.{i}', p.data.select(d, i)) for i in range(2))
 
+# %% ../nbs/17_rounded.ipynb #5a770b83
 def _alike(model: Any, shape: tuple[int, ...]) -> list[tuple[str, Any]]:
     "The places that numbers of a shape may belong to."
     n = int(np.prod(shape))
     places = [(name, p) for name, p in _places(model) if p.numel() == n]
     return [x for x in places if x[1].shape == shape] or [(name, p.view(shape)) for name, p in places if p.is_contiguous()]
 
+# %% ../nbs/17_rounded.ipynb #bf460a99
 def _off(x: Any, p: Any) -> float:
     "How far two tensors of one shape are apart, in lengths of the second, by their first rows."
     x, p = x[:64], p[:64].float()

@@ -19,6 +19,7 @@ from .reply import in_thought, parse
 _TYPES = {str: 'string', int: 'integer', float: 'number', bool: 'boolean', Path: 'string', list: 'array', tuple: 'array', set: 'array', frozenset: 'array', dict: 'object'}
 _LISTS = (list, tuple, set, frozenset, Sequence, Iterable)
 
+# %% ../nbs/02d_tools.ipynb #d1993274
 def _schema(hint: Any, where: str) -> dict[str, Any]:
     "A type hint as a schema. `where` is what errors call it."
     origin, args = get_origin(hint), get_args(hint)
@@ -41,12 +42,14 @@ def _union(args: Sequence[Any], where: str) -> dict[str, Any]:
     if len(kinds) != 1: raise BadCall(f"{where} may be {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}, and a declaration has one type: choose one.")
     return _schema(kinds[0], where) | ({'nullable': True} if type(None) in args else {})
 
+# %% ../nbs/02d_tools.ipynb #79b91929
 def _choices(values: Sequence[Any], where: str) -> dict[str, Any]:
     "An enumeration. Gemma's template shows the values of strings only, so others are said in words too."
     kind = {type(v) for v in values}
     if len(kind) != 1 or (kind := kind.pop()) not in (str, int, float, bool): raise BadCall(f'{where} is a choice of {list(values)}: give it values of one plain type.')
     return {'type': _TYPES[kind], 'enum': list(values)} | ({} if kind is str else {'description': f"one of {', '.join(map(str, values))}"})
 
+# %% ../nbs/02d_tools.ipynb #043aae25
 def _list(args: Sequence[Any], where: str) -> dict[str, Any]:
     kinds = [a for a in args if a is not Ellipsis]
     if any(k != kinds[0] for k in kinds): raise BadCall(f'{where} is a list of different types: use a dataclass.')
@@ -62,11 +65,13 @@ def _record(cls: type, where: str) -> dict[str, Any]:
     else: needed = [k for k in hints if k in cls.__required_keys__]
     return {'type': 'object', 'properties': _shown(props, where)} | ({'required': needed} if needed else {})
 
+# %% ../nbs/02d_tools.ipynb #7ffe2286
 def _noted(schema: dict[str, Any], note: str) -> dict[str, Any]:
     "With a description, and what the schema says about itself behind it."
     own = schema.get('description', '')
     return schema | ({'description': '; '.join(dict.fromkeys(filter(None, (note, own))))} if note or own else {})
 
+# %% ../nbs/02d_tools.ipynb #99a56a91
 def _shown(props: dict[str, Any], where: str) -> dict[str, Any]:
     "The template leaves out parameters that are called like a schema's own words, so that the model would never see them."
     if hidden := [k for k in props if k in ('description', 'type', 'properties', 'required', 'nullable')]:
@@ -81,6 +86,7 @@ def _comments(f: Any) -> dict[str, str]:
     except Exception: return {}
     return {k: ' '.join(v.split()) for k, v in found.items() if isinstance(v, str) and k not in ('return', 'self')}
 
+# %% ../nbs/02d_tools.ipynb #521a93e3
 _SECTION = re.compile(r'^(Args|Arguments|Parameters|Returns?|Raises|Yields|Examples?|Notes?|See Also|Attributes):?[ \t]*(?:\n-{3,})?[ \t]*$', re.M)
 _GOOGLE = re.compile(r'^([ \t]*)\*{0,2}(\w+)[ \t]*(?:\([^)\n]*\))?:[ \t]+(.*(?:\n\1[ \t]+\S.*)*)', re.M)
 _NUMPY = re.compile(r'^(\w+)[ \t]*(?::.*)?\n((?:[ \t]+\S.*(?:\n|\Z))+)', re.M)
@@ -140,6 +146,7 @@ class Tool:
     def name(self) -> str: return self.declaration['function']['name']
     def __call__(self, *args: Any, **kw: Any) -> Any: return self.function(*args, **kw)
 
+# %% ../nbs/02d_tools.ipynb #f3725042
 def tool(f: Callable[..., Any]) -> Tool:
     "A function as a tool: the same as `declare`, at once and for good. Works as a decorator."
     return f if isinstance(f, Tool) else Tool(f, declare(f))
@@ -147,6 +154,7 @@ def tool(f: Callable[..., Any]) -> Tool:
 # %% ../nbs/02d_tools.ipynb #d4b9f022
 _IS = {'string': str, 'boolean': bool, 'array': list, 'object': dict}
 
+# %% ../nbs/02d_tools.ipynb #c2c266b9
 def _fitting(v: Any, schema: Mapping[str, Any], where: str) -> Any:
     "The value, if it is what the schema says. `BadCall` if not."
     kind = schema.get('type', '')
@@ -160,6 +168,7 @@ def _fitting(v: Any, schema: Mapping[str, Any], where: str) -> Any:
     if kind == 'object' and schema.get('properties'): return check_arguments(v, schema, where)
     return v
 
+# %% ../nbs/02d_tools.ipynb #32b08f3a
 def check_arguments(
     arguments: Mapping[str, Any], # as the model gave them
     schema: Mapping[str, Any],    # a declaration's `parameters`
