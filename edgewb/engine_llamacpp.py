@@ -246,6 +246,13 @@ def _context_params(self: Engine) -> Any:
     c.swa_full, c.no_perf = s.swa_full, True
     return c
 
+# %% ../nbs/06_engine_llamacpp.ipynb #43ca4cfd
+@patch
+def use_threads(self: Engine, n: int = 0): # at most so many; 0: as many as it was loaded with
+    "How many threads compute from now on, in steps and in prefills."
+    own = self.threads, self.settings.threads_batch or self.threads
+    self._C.llama_set_n_threads(self._ctx, *(min(n or t, t) for t in own))
+
 # %% ../nbs/06_engine_llamacpp.ipynb #2708bbca
 @patch
 def _tiles(self: Engine):

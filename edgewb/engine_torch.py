@@ -124,6 +124,7 @@ class Engine:
         self.device, self.towers = pick_device(device), Towers.of(Path(path), image_tokens)
         transformers.utils.logging.disable_progress_bar()
         if threads: torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads()
         self.torch, self.chunk, self.n_ctx, self.attention = torch, chunk, n_ctx, attention
         places = _placement(self.device, device_map, max_memory)
         if places: places['offload_folder'] = offload_folder or os.environ.get('EDGEWB_WORKER_DIR') or str(cache_dir('offload'))
@@ -222,6 +223,12 @@ def trim(self: Engine, n: int):
     elif n < self.pos: self.cache.crop(n - self.pos)  # negative: that many tokens fewer
     self.pos = n
 
+# %% ../nbs/05_engine_torch.ipynb #e5e30a61
+@patch
+def use_threads(self: Engine, n: int = 0): # at most so many; 0: as many as it was loaded with
+    "How many threads compute from now on."
+    self.torch.set_num_threads(min(n or self.threads, self.threads))
+
 # %% ../nbs/05_engine_torch.ipynb #d9cdb4b8
 @patch
 def places(self: Engine) -> dict[str, int]:
@@ -238,7 +245,7 @@ def describe(self: Engine) -> dict[str, Any]:
     "What runs, as it ended up."
     t = self.torch
     return dict(engine=NAME, torch=t.__version__, transformers=version('transformers'), dtype=str(self.model.dtype).removeprefix('torch.'),
-                device=self.device, weights_in=self.places(), towers=self.towers.describe(), threads=t.get_num_threads(), attention=self.attention, n_ctx=self.n_ctx,
+                device=self.device, weights_in=self.places(), towers=self.towers.describe(), threads=self.threads, attention=self.attention, n_ctx=self.n_ctx,
                 cpu=t.backends.cpu.get_cpu_capability())
 
 @patch

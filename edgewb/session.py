@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['BATCH_S', 'OMP', 'Target', 'check_settings', 'Token', 'Reply', 'softmax', 'best', 'sample', 'decode', 'time_loops',
-           'serve', 'usable_cores', 'check_memory', 'process_peak', 'Session', 'TokenStream', 'load', 'open_all',
-           'stream', 'generate']
+           'serve', 'usable_cores', 'usual_threads', 'check_memory', 'process_peak', 'Session', 'TokenStream', 'load',
+           'open_all', 'stream', 'generate']
 
 # %% ../nbs/04_session.ipynb #c2e806b3
 import codecs, os, threading, time, weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from multiprocessing.connection import Connection
@@ -232,8 +233,18 @@ def _clocked(eng: Any, steps: Sequence[int]) -> list[float]:
 # %% ../nbs/04_session.ipynb #08491b46
 BATCH_S = 0.01 # seconds; half of what a 50 Hz view shows
 
+# %% ../nbs/04_session.ipynb #fd4d0f1c
+@contextmanager
+def _on(eng: Any, threads: int):
+    "An engine on at most so many threads; 0: on its own."
+    change = getattr(eng, 'use_threads', None) if threads else None
+    if change: change(threads)
+    try: yield
+    finally:
+        if change: change()
+
 # %% ../nbs/04_session.ipynb #84bcf0a4
-def _tokens(conn: Connection, eng: Any, rid: int, ids: list[int], **kw):
+def _tokens(conn: Connection, eng: Any, rid: int, ids: list[int], threads: int = 0, **kw):
     "Answer a request for tokens."
     facts, batch, n, sent = {}, [], 0, -1. # the first token leaves at once
     utf8 = codecs.getincrementaldecoder('utf-8')('replace')
@@ -245,9 +256,10 @@ def _tokens(conn: Connection, eng: Any, rid: int, ids: list[int], **kw):
             batch[i] = (n + i, id, text, t, p, [(j, s, q) for (j, q), s in zip(alt, names)])
         conn.send(('tokens', rid, batch))
         n, batch = n + len(batch), []
-    for record in decode(eng, ids, facts=facts, **kw):
-        batch.append(record)
-        if record[1] - sent > BATCH_S: flush(); sent = record[1]
+    with _on(eng, threads):
+        for record in decode(eng, ids, facts=facts, **kw):
+            batch.append(record)
+            if record[1] - sent > BATCH_S: flush(); sent = record[1]
     if batch: flush()
     conn.send(('end', rid, facts | {'tail': utf8.decode(b'', True)}))
 
@@ -298,6 +310,13 @@ def usable_cores() -> int:
     here = detect()
     return max(1, int(min(here.usable or 1, here.physical or here.usable or 1)))
 
+# %% ../nbs/04_session.ipynb #3d4fd00d
+def usual_threads() -> int:
+    "Threads of a session that isn't told: `threads` of the settings, or the usable cores."
+    said = core.settings()['threads']
+    if not said.isdecimal(): raise EdgewbError(f"threads = {said!r} in the settings is no number: give how many a session computes with, or 0 for the usable cores.")
+    return int(said) or usable_cores()
+
 # %% ../nbs/04_session.ipynb #23b6ae47
 def check_memory(
     build: Build, # what shall be loaded
@@ -336,7 +355,7 @@ class Session:
         self.target = target = Target.parse(target)
         self.build = weights.build(target.model, target.engine, target.format, progress)
         mod = engine_module(target.engine)
-        settings = {'n_ctx': n_ctx, 'threads': usable_cores()} | getattr(mod, 'settings_for', lambda f: {})(target.format) | target.settings
+        settings = {'n_ctx': n_ctx, 'threads': usual_threads()} | getattr(mod, 'settings_for', lambda f: {})(target.format) | target.settings
         if settings.get('drafter'): settings['drafter'] = str(weights.build(settings['drafter'], target.engine, target.format, progress, drafter=True).path)
         self.n_ctx = settings['n_ctx']
         check_memory(self.build, self.n_ctx, **{k: settings[k] for k in target.settings if k not in ('n_ctx', 'threads')})
@@ -363,9 +382,6 @@ def _start(self: Session, settings: dict[str, Any]):
 def pid(self: Session) -> int:
     "Process id of the worker."
     return self.worker.proc.pid
-
-# %% ../nbs/04_session.ipynb #30b12782
-from contextlib import contextmanager
 
 # %% ../nbs/04_session.ipynb #3a7c72e4
 @patch
@@ -652,6 +668,7 @@ def stream(self: Session,
     fast: bool = True,        # the engine's own greedy loop where it has one
     ignore_eog: bool = False, # go on past the end of the turn: for timing a fixed number of tokens
     raw: bool = False,        # the text as it is, no chat template
+    threads: int = 0,         # at most so many for this reply; 0: the session's own. OpenVINO's stay as they were loaded
     **template_args: Any,     # `media`, `thinking`, `tools`
 ) -> TokenStream:
     "Tokens of a reply, as they come. `PromptTooLong` if the context has no room for the prompt and one token more."
@@ -661,7 +678,7 @@ def stream(self: Session,
     if len(ids) >= self.n_ctx: raise PromptTooLong(f'the prompt has {len(ids)} tokens and the context {self.n_ctx}: shorten it, '
                                                    f'or open the session with n_ctx={len(ids) + max_tokens}.')
     return TokenStream(self, ids, max_tokens=max_tokens, top=top, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, fast=fast,
-                       ignore_eog=ignore_eog, banned=self.suppressed)
+                       ignore_eog=ignore_eog, banned=self.suppressed, threads=threads)
 
 # %% ../nbs/04_session.ipynb #3df5f4f9
 @patch

@@ -237,6 +237,14 @@ def _drop(self: CompareWidget, lane: Lane) -> None:
     session, lane.session, lane.owned = lane.session, None, False
     if session is not None: session.close()
 
+# %% ../nbs/20_widgets.ipynb #1eb16a3a
+@patch
+def _share(self: CompareWidget) -> int:
+    "Threads for a lane that is not alone; 0 for one that is."
+    from edgewb.session import usable_cores
+    n = len(self._lanes)
+    return max(1, usable_cores()//n) if n > 1 else 0
+
 # %% ../nbs/20_widgets.ipynb #9d2f0053
 @patch
 def _stream(self: CompareWidget, lane: Lane) -> None:
@@ -244,8 +252,8 @@ def _stream(self: CompareWidget, lane: Lane) -> None:
     lane.phase = 'prefill'
     lane.ids = list(lane.session.chat_ids(self._ran, **self._asks))
     self._same_prompt(lane)
-    lane.stream = lane.session.stream(lane.ids, max_tokens=self.max_tokens, top=self.top,
-                                      **{k: v for k, v in self.how.items() if k not in CHAT})
+    how = dict(threads=self._share()) | {k: v for k, v in self.how.items() if k not in CHAT}
+    lane.stream = lane.session.stream(lane.ids, max_tokens=self.max_tokens, top=self.top, **how)
     if lane.halt.is_set(): lane.stream.stop()  # the press that came while the stream was being opened
     for tok in lane.stream: lane.take(tok)
     lane.reply = lane.stream.reply

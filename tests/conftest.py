@@ -3,6 +3,9 @@ import importlib.util, os
 from pathlib import Path
 import pytest
 
+# Tests that run beside others compute with one thread: two on a taken core wait for each other. libgomp's threads then sleep soon instead of spinning.
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ |= {'EDGEWB_THREADS': '1', 'OMP_NUM_THREADS': '1', 'GOMP_SPINCOUNT': '10000'}
+
 # Figures are stored as data; with Plotly's default every notebook would carry five megabytes of JavaScript.
 os.environ['PLOTLY_RENDERER'] = 'plotly_mimetype'
 

@@ -40,6 +40,15 @@ def rows(exact, ids):
     return exact.eval(ids, all=True).copy()
 
 
+def test_threads_can_be_fewer_for_a_while(q4):
+    e = Engine(q4, n_ctx=128, threads=2)
+    now = lambda: (e._C.llama_n_threads(e._ctx), e._C.llama_n_threads_batch(e._ctx))
+    for asked, got in ((1, 1), (64, 2), (0, 2)):
+        e.use_threads(asked)
+        assert now() == (got, got)
+    e.close()
+
+
 def rewrite(src: Path, dst: Path, meta: dict = {}, drop: str = '', extra: tuple = (), **kw):
     "A copy of a GGUF file with other metadata, without some tensors, with more of them."
     inv, data = gguf.inventory(src), src.read_bytes()

@@ -65,6 +65,11 @@ def test_fast_path_equals_plain_path(session):
     assert fast.ids == plain.ids
 
 
+def test_a_reply_on_fewer_threads_is_the_same(session):
+    want = session.generate(QUESTION, 40).ids
+    assert session.generate(QUESTION, 40, threads=1).ids == want == session.generate(QUESTION, 40).ids
+
+
 def test_probabilities(session):
     r = session.generate(QUESTION, 20, top=5)
     for t in r.tokens:
