@@ -128,14 +128,7 @@ def frame(self: Comparison):
     import pandas as pd
     return pd.DataFrame(self.to_list())
 
-@patch
-def to_records(self: Comparison) -> list[Any]:
-    "Its facts with their run cards: `records.add(comparison)` keeps them."
-    from edgewb.runcard import from_samples, from_speed
-    rows = [r for r in self.rows if r.card]
-    besides = [(r, m, u, v) for r in rows for m, u, v in (('load', 's', r.load_s), ('memory_peak', 'B', r.peak)) if v is not None]
-    return [x for r in rows for x in from_speed(r.speed, r.card, self.watch)] + [from_samples(m, u, (), r.card, self.watch, value=v) for r, m, u, v in besides]
-
+# %% ../nbs/11_compare.ipynb #a76bcfdc
 @patch
 def to_list(self: Comparison) -> list[dict[str, Any]]:
     "Plain values, one dict a target; what `--json` prints."
@@ -144,6 +137,15 @@ def to_list(self: Comparison) -> list[dict[str, Any]]:
     return [dict(target=str(r.target), bytes=r.bytes, bpw=r.bpw, load_s=r.load_s, peak_memory=r.peak, **figures(r.speed),
                  departs_at=r.departure.i if r.departure else None, text=r.reply.text if r.reply else None, error=r.error or None)
             for r in self.rows]
+
+# %% ../nbs/11_compare.ipynb #7fe6c86e
+@patch
+def to_records(self: Comparison) -> list[Any]:
+    "Its facts with their run cards: `records.add(comparison)` keeps them."
+    from edgewb.runcard import from_samples, from_speed
+    rows = [r for r in self.rows if r.card]
+    besides = [(r, m, u, v) for r in rows for m, u, v in (('load', 's', r.load_s), ('memory_peak', 'B', r.peak)) if v is not None]
+    return [x for r in rows for x in from_speed(r.speed, r.card, self.watch)] + [from_samples(m, u, (), r.card, self.watch, value=v) for r, m, u, v in besides]
 
 # %% ../nbs/11_compare.ipynb #d37d39a5
 def tabulate(
@@ -177,6 +179,7 @@ def tabulate(
 # %% ../nbs/11_compare.ipynb #afc93dcf
 TARGETS = ('torch:f32', 'llama.cpp:Q4_K_M', 'openvino:int8')
 
+# %% ../nbs/11_compare.ipynb #06c99355
 def compare(
     prompt: Any,                                    # question, chat messages or token ids
     targets: Sequence[str|Target|Session] = TARGETS, # the first is the reference

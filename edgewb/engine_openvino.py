@@ -33,10 +33,12 @@ FORMATS: dict[str, str] = {
 _FILES = 'config.json', 'generation_config.json', 'tokenizer.json', 'processor_config.json', 'preprocessor_config.json'
 _DTYPES = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 
+# %% ../nbs/07_engine_openvino.ipynb #13b2d9f6
 def versions() -> dict[str, str]:
     "What a build depends on besides the weights."
     return {p: version(p) for p in ('openvino', 'transformers', 'torch')} | {'layout': '6'}
 
+# %% ../nbs/07_engine_openvino.ipynb #b042230a
 def make(
     source: Path, # a Hugging Face folder
     format: str,  # one of `FORMATS`
@@ -67,6 +69,7 @@ def _note(config: Any, format: str, out: Path, drafts: bool = False):
                  positions=config.max_position_embeddings, kv_token=0 if drafts else _kv_token(config), ple=_ple_bytes(config, format), drafter=drafts, made_with=versions())
     (out/'edgewb.json').write_text(json.dumps(facts, indent=1))
 
+# %% ../nbs/07_engine_openvino.ipynb #50cdf6ca
 def weight_bytes(path: Path) -> int:
     "Bytes of the weights files."
     return sum(f.stat().st_size for f in Path(path).glob('*.bin'))
@@ -84,11 +87,13 @@ def memory_needed(
     times = 3.2 if format in ('bf16', 'f16') else 2.2
     return 300_000_000 + int(times*(sum(note['bytes'].values()) - note.get('ple', 0) + (weight_bytes(Path(drafter)) if drafter else 0))) + 2*n_ctx*note['kv_token']
 
+# %% ../nbs/07_engine_openvino.ipynb #fec3ca17
 def _ple_bytes(config, format: str) -> int:
     "Bytes of the table of per-layer embeddings."
     numbers = (getattr(config, 'hidden_size_per_layer_input', 0) or 0)*config.num_hidden_layers*(getattr(config, 'vocab_size_per_layer_input', 0) or 0)
     return numbers*{'f32': 4, 'bf16': 2, 'f16': 2}.get(format, 1)
 
+# %% ../nbs/07_engine_openvino.ipynb #5c66c7d7
 def _kv_token(config) -> int:
     "Bytes of keys and values a token, as float32."
     per = config.per_layer_config
@@ -111,6 +116,7 @@ def _checked(path: Path) -> dict[str, Any]:
 # %% ../nbs/07_engine_openvino.ipynb #dd93faac
 PRECISIONS = 'f32', 'bf16', 'f16', 'auto'
 
+# %% ../nbs/07_engine_openvino.ipynb #4b31d1df
 class Engine:
     "An OpenVINO build in one stateful infer request, and its towers."
     def __init__(self,
@@ -197,6 +203,7 @@ def tokenize(self: Engine, text: str) -> list[int]:
     "Token ids of a text; control tokens in it are read as such, no BOS is added."
     return self.tokenizer.encode(text)
 
+# %% ../nbs/07_engine_openvino.ipynb #8d86bf20
 @patch
 def pieces(self: Engine, ids: Sequence[int]) -> list[bytes]:
     "The bytes that each token stands for; a soft token's are its placeholder."
@@ -212,6 +219,7 @@ def embed(self: Engine,
     self.towers.need(kind)
     return self.soft.add(kind, self.encoder(kind, check(kind, data)))
 
+# %% ../nbs/07_engine_openvino.ipynb #164bcfab
 @patch
 def forget(self: Engine):
     "Drop the rows of all media; their ids are worth nothing from now on."
@@ -257,6 +265,7 @@ def _chunks(self: Engine, ids):
         raise EdgewbError('this model sees a picture as a whole: evaluate all of its tokens in one call.')
     return self.soft.steps(ids, self.chunk, whole=whole, mixed=True)
 
+# %% ../nbs/07_engine_openvino.ipynb #7c313a06
 @patch
 def _pictures(self: Engine, ids):
     "The picture that each token belongs to; -1 for words and sounds."
@@ -309,6 +318,7 @@ def describe(self: Engine) -> dict[str, Any]:
                 kernels=_kernels(self.compiled), n_ctx=self.n_ctx, chunk=self.chunk, window=self.note['window'], made_with=self.note['made_with'],
                 towers=self.towers.describe())
 
+# %% ../nbs/07_engine_openvino.ipynb #ce8e5220
 def _kernels(compiled: Any) -> dict[str, int]:
     "How many linear layers, expert layers included, run on which primitive."
     found = Counter()
@@ -319,6 +329,7 @@ def _kernels(compiled: Any) -> dict[str, int]:
             found[f"{'experts ' if kind == 'GatherMatmul' else ''}{info['primitiveType'].astype(str)} {op.input(1).get_element_type().get_type_name()}"] += 1
     return dict(found)
 
+# %% ../nbs/07_engine_openvino.ipynb #a8ad41c0
 @patch
 def close(self: Engine):
     "Drop the graphs and the cache. A closed engine can't be used again."

@@ -35,6 +35,7 @@ def kld(
     p, q = log_softmax(ref), log_softmax(test)
     return _kld(p, q)
 
+# %% ../nbs/10_quality.ipynb #9963b0de
 def _kld(lp: np.ndarray, lq: np.ndarray) -> np.ndarray:
     p = np.exp(lp)
     gap = np.subtract(lp, lq, out=np.zeros_like(lp), where=p > 0)
@@ -107,6 +108,7 @@ def compare_logits(
     parts = [_figures(ref[i:i+step], test[i:i+step], nxt[i:i+step]) for i in range(0, len(ref), step)]
     return Quality(*(np.concatenate(p) for p in zip(*parts)), name=name)
 
+# %% ../nbs/10_quality.ipynb #e7c770a5
 def _figures(ref: np.ndarray, test: np.ndarray, nxt: np.ndarray) -> tuple[np.ndarray, ...]:
     for who, z in (('reference', ref), ('other', test)):
         if np.isnan(z).any(): raise ValueError(f"the {who}'s logits hold NaN, first at row {np.isnan(z).any(-1).argmax()} of these {len(z)}.")
@@ -124,9 +126,11 @@ def __repr__(self: Quality):
     return (f"{self.name or 'quality'}: KLD {self.mean:.2e} nats [{lo:.1e}, {hi:.1e}], median {self.median:.1e}, p99 {self.p99:.1e}, max {self.max:.1e}; "
             f'same top {self.same_top:.2%}; largest logit difference {self.max_diff:.1e}{ppl}; {len(self)} tokens')
 
+# %% ../nbs/10_quality.ipynb #3d0c9213
 @patch
 def _repr_html_(self: Quality): return quality_table([self])
 
+# %% ../nbs/10_quality.ipynb #582e84bd
 @patch
 def frame(self: Quality):
     "One row a token, for pandas."
@@ -142,6 +146,7 @@ def _cells(q: Quality) -> list[str]:
     return [f'{q.mean:.2e}', f'{lo:.1e} to {hi:.1e}' if np.isfinite(lo) else '–', f'{q.median:.1e}', f'{q.p99:.1e}', f'{q.max:.1e}', f'{q.same_top:.2%}',
             opt(q.rms_dp, '.2%'), opt(q.ppl_test, '.4g'), f'{q.max_diff:.1e}', str(len(q))]
 
+# %% ../nbs/10_quality.ipynb #41f66e47
 def quality_table(
     rows: Iterable[Quality], # one line each
     caption: str = 'Against the reference, over the same tokens', # above the table
@@ -159,6 +164,7 @@ def _blocks(engine: Any, ids: Sequence[int], prefill: int, block: int) -> Iterat
     for i in range(0, prefill, block): yield i, np.array(engine.eval(ids[i:min(i+block, prefill)], all=True))
     for i in range(prefill, len(ids)): yield i, np.array(engine.eval(ids[i:i+1], all=True)).reshape(1, -1)
 
+# %% ../nbs/10_quality.ipynb #c82ddb99
 @dataclass
 class Parity:
     "Figures of two targets over the same ids, prefill and decoding apart."
@@ -189,6 +195,7 @@ def parity(
         parts['prefill' if i < n else 'decode'].append(compare_logits(a, b, ids[i+1:i+1+len(a)]))
     return Parity(*(_joined(qs, f'{name} {part}'.strip()) for part, qs in parts.items()))
 
+# %% ../nbs/10_quality.ipynb #74a27463
 def _joined(parts: list[Quality], name: str) -> Quality:
     columns = ('kld', 'same', 'diff', 'dp', 'nll_ref', 'nll_test')
     return Quality(*(np.concatenate([getattr(p, c) for p in parts]) for c in columns), name=name)
@@ -210,6 +217,7 @@ class NoiseFloor:
                 f"({', '.join(v for v, *_ in self.runs)})")
     def _repr_html_(self): return quality_table([q for _, q, _ in self.runs], f'The reference against itself: the top-2 margin moves by up to {self.margin:.1e}')
 
+# %% ../nbs/10_quality.ipynb #d7dae559
 def margins(
     logits: np.ndarray, # [n, vocabulary]
 ) -> np.ndarray:        # [n]
@@ -288,6 +296,7 @@ def table_gelu(
     half = torch.nn.functional.gelu(x.half().float(), approximate='tanh').half().float()
     return torch.where(x <= -10, torch.zeros_like(x), torch.where(x >= 10, x, half))
 
+# %% ../nbs/10_quality.ipynb #73b16e89
 def with_table_gelu(
     model: Any, # a transformers Gemma 4
 ) -> Any:       # the same one, changed in place
