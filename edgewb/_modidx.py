@@ -125,6 +125,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'edgewb.cli._end_now': ('cli.html#_end_now', 'edgewb/cli.py'),
                             'edgewb.cli._keep': ('cli.html#_keep', 'edgewb/cli.py'),
                             'edgewb.cli._of_machines': ('cli.html#_of_machines', 'edgewb/cli.py'),
+                            'edgewb.cli._of_reasons': ('cli.html#_of_reasons', 'edgewb/cli.py'),
                             'edgewb.cli._of_speed': ('cli.html#_of_speed', 'edgewb/cli.py'),
                             'edgewb.cli._of_targets': ('cli.html#_of_targets', 'edgewb/cli.py'),
                             'edgewb.cli.bench': ('cli.html#bench', 'edgewb/cli.py'),
