@@ -184,6 +184,7 @@ def models(args: argparse.Namespace) -> int:
     print('\n'.join(weights.models()))
     return 0
 
+# %% ../nbs/21_cli.ipynb #65a65302
 def formats(args: argparse.Namespace) -> int:
     "Build formats with a line about each, for one engine or for all."
     for engine in [args.engine] if args.engine else weights.engines():
@@ -233,6 +234,7 @@ def predict(
 # %% ../nbs/21_cli.ipynb #0c372001
 _KEEP = ['--keep'], dict(nargs='?', const='', metavar='FILE', help="keep the figures as records, in the user's own file or in this one")
 
+# %% ../nbs/21_cli.ipynb #80b15281
 def _of_targets(sub: Callable, own: dict[str, str]):
     "Commands that ask what targets say and whether they are right."
     sub('compare', compare, 'one prompt, several targets: replies, departures, speeds',
@@ -278,6 +280,10 @@ def _of_speed(sub: Callable, own: dict[str, str]):
         (['--import'], dict(dest='take', metavar='FILE', help="llama-bench's output, as JSON, JSON lines, CSV or SQLite")),
         (['--export'], dict(dest='give', metavar='FILE', help="for llama.cpp's compare-llama-bench.py: .json, .jsonl, .csv or .sqlite")),
         (['--json'], dict(action='store_true', help='a JSON object for each record, in a list')))
+
+# %% ../nbs/21_cli.ipynb #1621af63
+def _of_reasons(sub: Callable, own: dict[str, str]):
+    "Commands that ask why, and what would be."
     sub('waterfall', waterfall, "where a token's time goes, from the bare kernels to an HTTP client",
         (['target'], dict(nargs='?', default='llama.cpp:Q4_K_M', metavar='ENGINE:FORMAT', help='default: llama.cpp:Q4_K_M')),
         (['--model'], dict(default=own['model'], help='a name, a checkpoint folder or a .gguf file (default: %(default)s)')),
@@ -321,7 +327,7 @@ def parser() -> argparse.ArgumentParser:
         p = subs.add_parser(name, help=about, description=about)
         p.set_defaults(run=run)
         for flags, kw in arguments: p.add_argument(*flags, **kw)
-    for group in (_of_targets, _of_speed, _of_machines): group(sub, own)
+    for group in (_of_targets, _of_speed, _of_reasons, _of_machines): group(sub, own)
     return top
 
 # %% ../nbs/21_cli.ipynb #759f2328

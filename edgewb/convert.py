@@ -20,11 +20,11 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from fastcore.basics import patch
-
+# %% ../nbs/03c_convert.ipynb #b956db15
 from .core import BadBuild, EdgewbError, UnknownFormat, Unsupported, cache_dir, file_sha256, human_bytes, unknown
 from .gguf import Inventory, Tensor, check, inventory, raw_meta, tower_rank, write
 from .hardware import detect
+from fastcore.basics import patch
 
 # %% ../nbs/03c_convert.ipynb #d4d6495e
 NAME = 'llama.cpp'
@@ -57,6 +57,7 @@ def versions() -> dict[str, str]:
     "What a build depends on besides its source."
     return {'llama-cpp-python': version('llama-cpp-python'), 'layout': '2'} # layout: counts up when this notebook makes another file of the same source
 
+# %% ../nbs/03c_convert.ipynb #a9802e70
 def format_of(
     path: str|Path, # a .gguf
 ) -> str:           # one of `FORMATS`; 'unknown' where the file doesn't say, or says something else
@@ -68,6 +69,7 @@ def n_params(path: str|Path) -> int:
     "Weights in a GGUF build, its towers included."
     return sum(inventory(p).elements for p in (path, mmproj_of(path)) if p)
 
+# %% ../nbs/03c_convert.ipynb #a18e24b8
 def weight_bytes(path: str|Path) -> int:
     "Bytes of the weights in a GGUF build, over its shards and with its towers; the vocabulary not counted."
     return sum(inventory(p).bytes for p in (path, mmproj_of(path)) if p)
@@ -84,6 +86,7 @@ def mmproj_of(
     alike = lambda f: len(os.path.commonprefix([re.sub('^mmproj-?', '', f.name).lower(), path.name.lower()]))
     return min(near, key=lambda f: (-alike(f), tower_rank(f.name)), default=None)
 
+# %% ../nbs/03c_convert.ipynb #0044119f
 def _fits(towers: Path, wide: int) -> bool:
     "Whether a file holds towers whose rows are as wide as a text model's."
     try: m = inventory(towers).meta
@@ -190,6 +193,7 @@ def _low_level(part: str = 'llama_cpp') -> Any:
     try: return import_module(f'llama_cpp.{part}')
     finally: del sys.modules['llama_cpp'] # whoever wants the package gets the whole
 
+# %% ../nbs/03c_convert.ipynb #7559cac4
 @cache
 def library() -> Any:
     "llama_cpp's ctypes module, initialised, with its log taken over."
@@ -200,6 +204,7 @@ def library() -> Any:
     C.llama_backend_init()
     return C
 
+# %% ../nbs/03c_convert.ipynb #beb2cd7d
 @cache
 def extension() -> Any:
     "llama_cpp's ctypes module for what llama.cpp keeps for its own programs (`llama-ext.h`): no stable interface, and bound to the library of the same version."
@@ -339,6 +344,7 @@ def _floats(source: Path, format: str, out: Path, part: Path) -> Path:
         _towers(ready, format, out)
         return _convert(ready, format, part)
 
+# %% ../nbs/03c_convert.ipynb #91a9711c
 def _quantized(source: Path, format: str, out: Path, part: Path) -> Path:
     "Quantise a file of floats; its towers come along as they are."
     other = {t.type for t in inventory(source)} - set(_PLAIN)

@@ -19,9 +19,11 @@ from .core import EdgewbError
 HIDDEN = re.compile(r'^#\|\s*(hide|default_exp|include:\s*false)\b', re.M)
 DIRECTIVE = re.compile(r'^#\|.*\n?', re.M)
 
+# %% ../nbs/22_docs.ipynb #b37eaeac
 def _source(cell: dict) -> str:
     return cell['source'] if isinstance(cell['source'], str) else ''.join(cell['source'])
 
+# %% ../nbs/22_docs.ipynb #a11be8cc
 def visible(
     nb: dict,     # a notebook as JSON
 ) -> list[dict]:  # its cells, without the hidden ones and without directives
@@ -38,6 +40,7 @@ def visible(
 # %% ../nbs/22_docs.ipynb #50d5ad89
 PLOTLY, WIDGET = 'application/vnd.plotly.v1+json', 'application/vnd.jupyter.widget-view+json'
 
+# %% ../nbs/22_docs.ipynb #ff13b854
 def figure_html(
     fig: dict,    # a figure's JSON, as notebooks store it
     script: str,  # where the page finds plotly.min.js
@@ -90,6 +93,7 @@ class Page:
 # %% ../nbs/22_docs.ipynb #bfd1ee5f
 _DEFINED = re.compile(r'^(?:async )?(?:def|class) ([A-Za-z]\w*)|^([A-Z][A-Z_]+)\s*=', re.M)
 
+# %% ../nbs/22_docs.ipynb #3b4fb88f
 def read_page(
     nbs: Path,         # the notebooks' folder
     path: Path,        # the notebook, relative to it
@@ -147,6 +151,7 @@ def _exporter():
     from nbconvert import HTMLExporter
     return HTMLExporter(template_name='basic', exclude_input_prompt=True, exclude_output_prompt=True)
 
+# %% ../nbs/22_docs.ipynb #ef09ef1f
 def style() -> str:
     "The style sheet of all pages: the frame, and code colours for light and dark."
     from pygments.formatters import HtmlFormatter
@@ -174,28 +179,38 @@ def body_html(
     return linked(body, page, pages)
 
 # %% ../nbs/22_docs.ipynb #e03026ff
+def _nav(page: Page, pages: list[Page]) -> str:
+    nav, section = '', ''
+    for p in pages:
+        if p.section != section: nav, section = f'{nav}<h2>{html.escape(p.section)}</h2>', p.section
+        here = ' aria-current="page"' if p is page else ''
+        nav += f'<a href="{page.up}{p.url}"{here}>{html.escape(p.title if p.path.stem != "index" else "Start here")}</a>'
+    return nav
+
+# %% ../nbs/22_docs.ipynb #b3cec6e6
+def _turn(page: Page, pages: list[Page]) -> str:
+    "Links to the page before and the page after."
+    at = pages.index(page)
+    turn = [f'<a href="{page.up}{pages[i].url}">{label.format(html.escape(pages[i].title))}</a>' if 0 <= i < len(pages) else '<span></span>'
+            for i, label in ((at - 1, '← {}'), (at + 1, '{} →'))]
+    return ''.join(turn)
+
+# %% ../nbs/22_docs.ipynb #08661ae0
 def page_html(
     page: Page,
     pages: list[Page],
     site: dict,         # 'website' of _quarto.yml: title, description, page-footer
 ) -> str:
     "A whole page: sidebar, cells, headings of the page, the next page."
-    body, nav, section = body_html(page, pages), '', ''
-    for p in pages:
-        if p.section != section: nav, section = f'{nav}<h2>{html.escape(p.section)}</h2>', p.section
-        here = ' aria-current="page"' if p is page else ''
-        nav += f'<a href="{page.up}{p.url}"{here}>{html.escape(p.title if p.path.stem != "index" else "Start here")}</a>'
+    body, nav = body_html(page, pages), _nav(page, pages)
     toc = ''.join(f'<a href="#{i}">{re.sub("<a .*?</a>|<.*?>", "", t, flags=re.S)}</a>' for i, t in re.findall(r'<h2 id="(.*?)">(.*?)</h2>', body, re.S))
-    at = pages.index(page)
-    turn = [f'<a href="{page.up}{pages[i].url}">{label.format(html.escape(pages[i].title))}</a>' if 0 <= i < len(pages) else '<span></span>'
-            for i, label in ((at - 1, '← {}'), (at + 1, '{} →'))]
     title = site['title'] if page.path.stem == 'index' else f"{page.title} · {site['title']}"
     return f'''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><meta name="description" content="{html.escape(page.summary or site['description'])}">
 <link rel="icon" href="data:,"><link rel="stylesheet" href="{page.up}style.css"></head>
 <body><div class="frame"><nav aria-label="Pages"><a class="brand" href="{page.up}index.html">{html.escape(site['title'])}</a>{nav}</nav>
-<main>{body}<footer>{''.join(turn)}</footer><p class="legal">{html.escape(site['page-footer'])}</p></main>
+<main>{body}<footer>{_turn(page, pages)}</footer><p class="legal">{html.escape(site['page-footer'])}</p></main>
 <nav class="toc" aria-label="On this page">{'<h2>On this page</h2>' + toc if toc else ''}</nav></div></body></html>
 '''
 
@@ -204,6 +219,7 @@ def _readme_link(m: re.Match) -> str:
     target = os.path.normpath(os.path.join('nbs', m[2])).replace(os.sep, '/')
     return f'{m[1]}{target}{m[3]}'
 
+# %% ../nbs/22_docs.ipynb #1dc829d7
 def readme(
     nb: dict,  # index.ipynb
 ) -> str:

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+# %% ../nbs/03e_fullsize.ipynb #c546657a
 import numpy as np
-
 from . import core, gemma4, gguf, recipes
 from .core import BadBuild, NotEnoughDisk, UnknownModel, Unsupported, human_bytes, unknown
 from .tensors import Tensor, tensors
@@ -27,6 +27,7 @@ def vocabulary_file() -> Path:
     from edgewb.convert import sdist_tree
     return sdist_tree()/'models'/'ggml-vocab-gemma-4.gguf'
 
+# %% ../nbs/03e_fullsize.ipynb #b7989520
 def _array(raw: bytes) -> Any:
     "A metadata value of a GGUF file, however long."
     c = gguf._Cursor(raw)
@@ -35,6 +36,15 @@ def _array(raw: bytes) -> Any:
 # %% ../nbs/03e_fullsize.ipynb #30b12105
 _CONTROL = 3, 4 # llama.cpp's numbers of control words, and of control words that are shown
 
+def _frame(bos: int) -> dict[str, Any]:
+    "The rules around the words: blanks, the first token, bytes."
+    one, of = {'SpecialToken': {'id': '<bos>', 'type_id': 0}}, lambda name, i: {'Sequence': {'id': name, 'type_id': i}}
+    return dict(normalizer=dict(type='Replace', pattern={'String': ' '}, content='▁'),
+                post_processor=dict(type='TemplateProcessing', single=[one, of('A', 0)], pair=[one, of('A', 0), of('B', 1)],
+                                    special_tokens={'<bos>': dict(id='<bos>', ids=[bos], tokens=['<bos>'])}),
+                decoder=dict(type='Sequence', decoders=[dict(type='Replace', pattern={'String': '▁'}, content=' '), dict(type='ByteFallback'), dict(type='Fuse')]))
+
+# %% ../nbs/03e_fullsize.ipynb #524deb64
 def tokenizer_json(
     vocab: Path, # a GGUF file with a vocabulary
 ) -> dict[str, Any]:
@@ -42,13 +52,8 @@ def tokenizer_json(
     raw = gguf.raw_meta(vocab)
     words, kinds, merges = (_array(raw[f'tokenizer.ggml.{k}']) for k in ('tokens', 'token_type', 'merges'))
     flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-    bos = {'SpecialToken': {'id': '<bos>', 'type_id': 0}}
-    of = lambda name, i: {'Sequence': {'id': name, 'type_id': i}}
     return dict(version='1.0', truncation=None, padding=None, pre_tokenizer=None, added_tokens=[dict(id=i, content=w, **flags) for i, (w, k) in enumerate(zip(words, kinds)) if k in _CONTROL],
-                normalizer=dict(type='Replace', pattern={'String': ' '}, content='▁'),
-                post_processor=dict(type='TemplateProcessing', single=[bos, of('A', 0)], pair=[bos, of('A', 0), of('B', 1)],
-                                    special_tokens={'<bos>': dict(id='<bos>', ids=[words.index('<bos>')], tokens=['<bos>'])}),
-                decoder=dict(type='Sequence', decoders=[dict(type='Replace', pattern={'String': '▁'}, content=' '), dict(type='ByteFallback'), dict(type='Fuse')]),
+                **_frame(words.index('<bos>')),
                 model=dict(type='BPE', dropout=None, unk_token='<unk>', continuing_subword_prefix=None, end_of_word_suffix=None, fuse_unk=True, byte_fallback=True, ignore_merges=False,
                            vocab={w: i for i, w in enumerate(words)}, merges=[m.split(' ', 1) for m in merges]))
 
@@ -82,6 +87,7 @@ _IDS = dict(bos_token_id=2, eos_token_id=1, pad_token_id=0)
 _MEDIA_IDS = dict(boi_token_id=255999, eoi_token_id=258882, image_token_id=258880, boa_token_id=256000, eoa_token_id=258883, audio_token_id=258881, video_token_id=258884)
 _ROPE = dict(full_attention=dict(rope_type='proportional', partial_rotary_factor=.25, rope_theta=1e6), sliding_attention=dict(rope_type='default', rope_theta=1e4))
 
+# %% ../nbs/03e_fullsize.ipynb #d4985447
 def config_json(
     size: str = 'E2B', # as in the catalogue
 ) -> dict[str, Any]:
@@ -94,11 +100,13 @@ def config_json(
 # %% ../nbs/03e_fullsize.ipynb #c3925d49
 BLOCK, BLOCKS, SPREAD = 256, 1 << 16, .02 # weights in a block; blocks; standard deviation, as models are initialised
 
+# %% ../nbs/03e_fullsize.ipynb #89d1f263
 def _bf16(x: np.ndarray) -> np.ndarray:
     "float32 rounded to bfloat16 as float32."
     bits = x.view(np.uint32)
     return ((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000).view(np.float32)
 
+# %% ../nbs/03e_fullsize.ipynb #5994c8e7
 @cache
 def _pool(kind: str) -> np.ndarray: # uint8 [blocks, bytes of a block]
     "The blocks in a type."
@@ -126,6 +134,7 @@ def _gain(name: str, shape: tuple[int, ...]) -> np.ndarray:
     v = shape[0]**-.25 if name.endswith(('q_norm.weight', 'k_norm.weight')) else 1.
     return _bf16(np.full(shape, v, np.float32))
 
+# %% ../nbs/03e_fullsize.ipynb #26b186bc
 def content(
     t: Tensor,        # one of `tensors(shapes)`
     kind: str = 'BF16', # its type, as llama.cpp names types
@@ -151,6 +160,7 @@ def _shards(ts: list[Tensor]) -> list[list[Tensor]]:
         size += 2*t.elements
     return out
 
+# %% ../nbs/03e_fullsize.ipynb #88e5a6f2
 def _header(ts: list[Tensor]) -> bytes:
     "The head of a safetensors file of bfloat16."
     table, at = {'__metadata__': {'format': 'pt'}}, 0
@@ -170,6 +180,7 @@ def _write(path: Path, parts: Iterator[bytes], count: Callable[[int], Any]):
         part.replace(path)
     finally: part.unlink(missing_ok=True)
 
+# %% ../nbs/03e_fullsize.ipynb #fcce6588
 def _room(folder: Path, need: int, what: str):
     "`NotEnoughDisk` unless the disk has room."
     free = shutil.disk_usage(folder).free
@@ -211,6 +222,14 @@ def _gguf_meta(s: gemma4.Shapes, format: str) -> dict[str, Any]:
     return out | {f'gemma4.{k}': v for k, v in arch.items()} | {f'gemma4.attention.{k}': v for k, v in attention.items()} | {f'gemma4.rope.{k}': v for k, v in rope.items()}
 
 # %% ../nbs/03e_fullsize.ipynb #d91f58e2
+def _template() -> str: return (Path(core.__file__).parent/'nano'/'chat_template.jinja').read_text(encoding='utf8')
+
+# %% ../nbs/03e_fullsize.ipynb #6aaed8c2
+def _unrotated(wide: int, turning: int) -> bytes:
+    "Factors for the frequencies of a head: 1 for those that turn, 1e30 for those that stand still."
+    return np.array([1.]*turning + [1e30]*(wide - turning), np.float32).tobytes()
+
+# %% ../nbs/03e_fullsize.ipynb #cc2826f5
 def write_gguf(
     path: Path,            # the file to write
     shapes: gemma4.Shapes, # of a text model
@@ -226,16 +245,13 @@ def write_gguf(
     meter = Meter(sum(t.bytes for t in rows), f'writing {path.name}', progress)
     rotates = next(l.head_dim for l in shapes.layers if l.full)//8
     def fill(name: str, shape: tuple[int, ...], kind: str) -> Iterator[bytes]:
-        parts = [np.array([1.]*rotates + [1e30]*(shape[0] - rotates), np.float32).tobytes()] if name == 'rope_freqs.weight' else content(ours[name], kind)
-        for p in parts: meter(len(p)); yield p
+        for p in [_unrotated(shape[0], rotates)] if name == 'rope_freqs.weight' else content(ours[name], kind): meter(len(p)); yield p
     _room(path.parent, sum(t.bytes for t in rows), path.name)
     part = path.with_name(f'.{path.name}.part')
     try:
         gguf.write(part, _gguf_meta(shapes, format) | words, [(t.name, t.shape[::-1], t.type) for t in rows], fill)
         return part.replace(path)
     finally: part.unlink(missing_ok=True)
-
-def _template() -> str: return (Path(core.__file__).parent/'nano'/'chat_template.jinja').read_text(encoding='utf8')
 
 # %% ../nbs/03e_fullsize.ipynb #2a3c807f
 VERSION = 2 # of what is written
@@ -248,6 +264,7 @@ def _lock(model: str):
     from filelock import FileLock
     return FileLock(core.cache_dir('locks')/f'{model}.lock')
 
+# %% ../nbs/03e_fullsize.ipynb #4f1d5bc6
 def folder(
     model: str = 'gemma-4-E2B-random', # one of `MODELS`
 ) -> Path:
@@ -271,6 +288,7 @@ def checkpoint(
     home = folder(model)
     with _lock(model): return home if (home/'model.safetensors.index.json').exists() else write_checkpoint(home, progress)
 
+# %% ../nbs/03e_fullsize.ipynb #60b3d210
 def gguf_file(
     model: str = 'gemma-4-E2B-random', # one of `MODELS`
     format: str = 'Q4_K_M',            # a llama.cpp format
@@ -281,6 +299,7 @@ def gguf_file(
     path = core.cache_dir('random', f'{VERSION}')/f'{model}-{format}.gguf'
     with _lock(model): return path if path.exists() else write_gguf(path, gemma4.from_config(config_json(MODELS[model]), model), format, progress=progress)
 
+# %% ../nbs/03e_fullsize.ipynb #d8dd7827
 def source(model: str, engine: str, format: str, progress: Callable[[str], None]|None = None) -> Path:
     "What a build for an engine starts from."
     return gguf_file(model, format, progress) if engine == 'llama.cpp' else checkpoint(model, progress)

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+# %% ../nbs/03d_hub.ipynb #fa6672e9
 from . import core
 from .core import BadBuild, DownloadFailed, NoAccess, NotEnoughDisk, UnknownFormat, UnknownModel, Unsupported, human_bytes, unknown
 from .gguf import tower_rank
@@ -35,8 +36,10 @@ def hub_id(
 PICKLED = '.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'
 _SMALL = '.json', '.jinja'
 
+# %% ../nbs/03d_hub.ipynb #a2ccc84d
 def _texts(names: Iterable[str]) -> list[str]: return [n for n in names if n.endswith(_SMALL) and '/' not in n and n != 'edgewb.json']
 
+# %% ../nbs/03d_hub.ipynb #fcbc31eb
 def choose(
     names: Iterable[str], # every file of a repository
     repo: str,            # its name, for errors
@@ -60,6 +63,7 @@ def choose(
 _QUANT = re.compile(r'(?<![A-Za-z0-9])((?:UD[-_])?(?:I?Q[1-8](?:_(?:K|XXS|XS|XXL|XL|S|M|L|NL|\d))*|TQ[12]_0|BF16|F16|FP16|F32|MXFP4(?:_MOE)?|NVFP4))(?![A-Za-z0-9])', re.I)
 _PART = re.compile(r'-(\d{5})-of-(\d{5})$')
 
+# %% ../nbs/03d_hub.ipynb #ae8b82bd
 def quants(
     names: Iterable[str], # files of a repository
 ) -> dict[str, list[str]]: # quantisation -> its files, in order
@@ -88,6 +92,7 @@ def _gguf_files(names: list[str], repo: str, quant: str, media: bool) -> list[st
     if len(files) != total: raise BadBuild(f'{repo} has {len(files)} of the {total} files of {want}: choose another quantisation, or wait until its owner has completed it.')
     return files + ([_towers(names)] if media and _towers(names) else [])
 
+# %% ../nbs/03d_hub.ipynb #c1adb1cf
 def _towers(names: Iterable[str]) -> str:
     "The mmproj file of a repository, of several the one of the best type; '' if there is none."
     found = [n for n in names if 'mmproj' in n.rpartition('/')[2].lower() and n.endswith('.gguf')]
@@ -119,13 +124,16 @@ def _missing(repo: str, named: bool) -> UnknownModel:
     return UnknownModel(f"the hub has no model '{repo}'{'' if named else ' that it shows to everybody'}, and there is no such folder here."
                         + (f" Nearest: {', '.join(near)}." if near else '') + ('' if named else f' If it is private, {_LOGIN}.'))
 
+# %% ../nbs/03d_hub.ipynb #6fa14311
 def _short(e: BaseException) -> str: return f'{type(e).__name__}: {e}'.splitlines()[0][:200]
 
 # %% ../nbs/03d_hub.ipynb #2ccdb18b
 def _endpoint() -> str: return os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
 
+# %% ../nbs/03d_hub.ipynb #3f195a82
 def _offline() -> bool: return any(os.environ.get(k, '').upper() in ('1', 'ON', 'YES', 'TRUE') for k in ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'))
 
+# %% ../nbs/03d_hub.ipynb #fb8f1390
 def cache_folder() -> Path:
     "The hub's own cache, shared with every other tool: HF_HUB_CACHE, or `hub` in HF_HOME."
     from huggingface_hub import constants
@@ -136,11 +144,13 @@ def cache_folder() -> Path:
 TRIES, PAUSE = 6, 1. # attempts without progress; seconds before the second
 _AGAIN = 408, 429, 500, 502, 503, 504
 
+# %% ../nbs/03d_hub.ipynb #9c483fb5
 def _broken() -> type[Exception]:
     "The class of a connection's failures, whichever HTTP library huggingface_hub uses."
     from huggingface_hub import get_session
     return import_module(type(get_session()).__module__.partition('.')[0]).TransportError
 
+# %% ../nbs/03d_hub.ipynb #27194205
 def _wait(e: Exception, n: int, tell: Callable[[str], None]|None):
     "Pause before attempt `n` + 1, or raise `e` where asking again won't help."
     response = getattr(e, 'response', None)
@@ -150,6 +160,7 @@ def _wait(e: Exception, n: int, tell: Callable[[str], None]|None):
     if tell: tell(f'the hub is not answering ({_short(e)[:60]}): attempt {n + 1} of {TRIES} in {pause:.2g} s')
     time.sleep(pause)
 
+# %% ../nbs/03d_hub.ipynb #f8cd8bd3
 def _patient(do: Callable[[], Any], tell: Callable[[str], None]|None = None, tries: int = 0) -> Any:
     "Call until it succeeds."
     from huggingface_hub.errors import HfHubHTTPError
@@ -166,6 +177,7 @@ class Remote:
     size: int  # bytes
     etag: str  # its name in the cache: sha256 of a large file, git's sha1 of a small one
 
+# %% ../nbs/03d_hub.ipynb #58f4a70f
 def _ask(repo: str, revision: str, tell: Any = None, tries: int = 0) -> tuple[str, dict[str, Remote]]:
     "The commit that a revision stands for, and its files."
     from huggingface_hub import HfApi
@@ -188,6 +200,7 @@ def _stream(url: str, f: Remote, part: Path, tell: Any, count: Callable[[int], N
             n = 1 if part_size() > at else n + 1
             _wait(e, n, tell)
 
+# %% ../nbs/03d_hub.ipynb #ac846104
 def _pull(url: str, at: int, size: int, part: Path, count: Callable[[int], None]):
     "One request for what is missing from position `at` on."
     from huggingface_hub import get_session
@@ -212,6 +225,7 @@ def true_name(
         while chunk := f.read(1 << 22): h.update(chunk)
     return h.hexdigest()
 
+# %% ../nbs/03d_hub.ipynb #8761f92e
 def _bring(url: str, f: Remote, part: Path, repo: str, tell: Any, count: Callable[[int], None]):
     "Download one file and check it; a full disk and a wrong hash leave nothing."
     try: _stream(url, f, part, tell, count)
@@ -237,8 +251,10 @@ def _place(store: Path, commit: str, f: Remote):
     try: pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     except OSError: blob.replace(pointer)  # no links here: Windows without developer mode
 
+# %% ../nbs/03d_hub.ipynb #e6c6ca04
 def _store(repo: str) -> Path: return cache_folder()/f'models--{repo.replace("/", "--")}'
 
+# %% ../nbs/03d_hub.ipynb #fff3547c
 def _have(store: Path, commit: str, f: Remote) -> bool: return (store/'blobs'/f.etag).exists() or (store/'snapshots'/commit/f.name).exists()
 
 # %% ../nbs/03d_hub.ipynb #20282e72
@@ -250,6 +266,7 @@ def _room(store: Path, missing: list[Remote], repo: str):
     parts = ' + '.join(f'{f.name} {human_bytes(left(f))}' for f in sorted(missing, key=left, reverse=True)[:3]) + (' + ...' if len(missing) > 3 else '')
     raise NotEnoughDisk(f'{repo} needs {human_bytes(need)} more ({parts}) and the disk of {cache_folder()} has {human_bytes(free)} free: make room, or set HF_HOME to a folder on another disk.')
 
+# %% ../nbs/03d_hub.ipynb #80d2e00e
 def _part(store: Path, f: Remote) -> Path: return store/'blobs'/f'{f.etag}.edgewb'
 
 # %% ../nbs/03d_hub.ipynb #c6c2903a
@@ -331,6 +348,7 @@ def _listed(folder: Path, tensors: list[str]) -> list[str]:
     if named and (lost := sorted(set(named) - set(tensors))): raise BadBuild(f'the repository lacks {len(lost)} of the {len(named)} weight files that its index lists, first {lost[0]}: its upload is incomplete.')
     return named or tensors
 
+# %% ../nbs/03d_hub.ipynb #08e6b25b
 def _notes(config: dict[str, Any]) -> list[str]:
     "What in a configuration is ignored, and why."
     return [f"config.json asks for Python code of the repository (auto_map: {', '.join(map(str, config['auto_map']))[:80]}); it is not fetched and not run: the model loads as the {config['model_type']} "
@@ -346,6 +364,7 @@ def _named(folder: Path, repo: str, commit: str, kind: str, names: list[str]) ->
         return link
     except OSError: return folder
 
+# %% ../nbs/03d_hub.ipynb #76e66a13
 def _commit(store: Path, revision: str) -> str:
     "The commit that a revision stood for when it was last fetched; '' if never."
     if re.fullmatch('[0-9a-f]{40}', revision): return revision if (store/'snapshots'/revision).is_dir() else ''
@@ -353,6 +372,7 @@ def _commit(store: Path, revision: str) -> str:
     commit = ref.read_text().strip() if ref.is_file() else ''
     return commit if (store/'snapshots'/commit).is_dir() else ''
 
+# %% ../nbs/03d_hub.ipynb #bf84ef06
 def _tidy(store: Path):
     "Remove the folders of a repository of which nothing came."
     for d in (store/'blobs', store):
@@ -370,6 +390,7 @@ def _cached(repo: str, quant: str, revision: str, media: bool) -> Download:
     notes = _notes(check_checkpoint(folder)) if kind == 'safetensors' else []
     return Download(repo, commit, kind, _named(folder, repo, commit, kind, names), tuple(names), sum(sizes[n] for n in names), notes=tuple(notes))
 
+# %% ../nbs/03d_hub.ipynb #46c9c633
 def _kept(*args: Any) -> Download|None:
     "The cached version, if it is complete, for when the hub can't be reached."
     from dataclasses import replace

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+# %% ../nbs/08_serve.ipynb #c5e0d828
 from fastcore.basics import patch
-
 from .core import EdgewbError, unknown
 from .reply import Event, Parser, in_thought
 from .session import Session
@@ -23,6 +23,7 @@ _KNOWN = {*_TAKEN, 'model', 'messages', 'prompt', 'max_tokens', 'max_completion_
 _IDLE = {'user', 'store', 'metadata', 'service_tier', 'parallel_tool_calls', 'safety_identifier', 'prompt_cache_key'}
 _EMPTY = {'n': 1, 'stop': None, 'logprobs': False, 'presence_penalty': 0, 'frequency_penalty': 0, 'tool_choice': 'auto', 'response_format': {'type': 'text'}, 'echo': False, 'best_of': 1, 'suffix': None, 'logit_bias': None}
 
+# %% ../nbs/08_serve.ipynb #965c7baa
 def _checked(body: Any, chat: bool) -> dict[str, Any]:
     "A request's fields, or `EdgewbError`."
     if not isinstance(body, dict): raise EdgewbError('the request is no JSON object.')
@@ -60,6 +61,7 @@ def _deltas(events: list[Event], calls: int) -> Iterator[dict[str, Any]]:
             yield dict(tool_calls=[dict(index=calls, id=f'call_{calls}', type='function', function=function)])
             calls += 1
 
+# %% ../nbs/08_serve.ipynb #60fbdfef
 def _whole(deltas: list[dict[str, Any]]) -> dict[str, Any]:
     "A message from all its chunks."
     out: dict[str, Any] = dict(role='assistant', content='')
@@ -70,6 +72,7 @@ def _whole(deltas: list[dict[str, Any]]) -> dict[str, Any]:
 # %% ../nbs/08_serve.ipynb #bc7bead4
 _FINISH = {'stop': 'stop', 'stopped': 'stop', 'length': 'length', 'context': 'length'}
 
+# %% ../nbs/08_serve.ipynb #c268192c
 class _Answer:
     "Tokens in, chunks out."
     def __init__(self, session: Session, body: Any, chat: bool):
@@ -96,6 +99,7 @@ def _choices(self: _Answer, text: str, *ids: int) -> list[dict[str, Any]]:
     if out and self.body.get('return_token_ids'): out[0]['token_ids'] = list(ids)
     return out
 
+# %% ../nbs/08_serve.ipynb #93ce9bc7
 @patch
 def end(self: _Answer) -> list[dict[str, Any]]:
     "The last choices, with the reason of the end."
@@ -113,6 +117,7 @@ def facts(self: _Answer, sent_s: float) -> dict[str, Any]:
     n = dict(prompt_tokens=len(r.prompt_ids), completion_tokens=len(r.tokens), total_tokens=len(r.prompt_ids) + len(r.tokens))
     return dict(usage=n, edgewb=dict(prefill_s=r.prefill_s, decode_s=r.decode_s if len(r.tokens) > 1 else 0., sent_s=sent_s))
 
+# %% ../nbs/08_serve.ipynb #84b952e9
 @patch
 def whole(self: _Answer, choices: list[dict[str, Any]]) -> dict[str, Any]:
     "The reply in one piece."
@@ -121,6 +126,29 @@ def whole(self: _Answer, choices: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(index=0, **said, **ids, finish_reason=choices[-1]['finish_reason'])
 
 # %% ../nbs/08_serve.ipynb #d74ecde4
+async def _send_whole(to: Any, a: _Answer, in_thread: Any):
+    "The reply in one piece."
+    out, start = [], time.perf_counter()
+    while (new := await in_thread(a.more)) is not None: out += new
+    to.finish(dict(a.head, choices=[a.whole(out + a.end())], **a.facts(time.perf_counter() - start)))
+
+# %% ../nbs/08_serve.ipynb #422b9863
+async def _send_stream(to: Any, a: _Answer, in_thread: Any):
+    "The reply as server-sent events."
+    to.set_header('Content-Type', 'text/event-stream')
+    to.set_header('Cache-Control', 'no-cache')
+    head, first = a.head | dict(object=f"{a.head['object']}{'.chunk' if a.chat else ''}"), None
+    say = lambda choice, **more: to.write(f'data: {json.dumps(head | dict(choices=choice, **more), ensure_ascii=False)}\n\n')
+    while (new := await in_thread(a.more)) is not None:
+        for c in new: say([c])
+        await to.flush()
+        first = first or time.perf_counter()
+    last = time.perf_counter()
+    for c in a.end(): say([c])
+    say([], **a.facts(last - first if first else 0.))
+    to.finish('data: [DONE]\n\n')
+
+# %% ../nbs/08_serve.ipynb #f503d133
 def _app(session: Session) -> Any:
     import tornado.iostream, tornado.web
     pool, turn = ThreadPoolExecutor(1, 'edgewb-serve'), asyncio.Lock()
@@ -145,31 +173,12 @@ def _app(session: Session) -> Any:
         async def reply(self, body: Any):
             try: a = self.answer = await in_thread(_Answer, session, body, self.chat)
             except EdgewbError as e: return self.refuse(e, 500 if session.worker.proc.poll() is not None else 400)
-            try: await (self.send_stream if body.get('stream') else self.send_whole)(a)
+            try: await (_send_stream if body.get('stream') else _send_whole)(self, a, in_thread)
             except tornado.iostream.StreamClosedError: pass # the reader is gone
             except EdgewbError as e:
                 if self._headers_written: self.finish(f"data: {json.dumps(dict(error=dict(message=str(e), code=type(e).__name__)))}\n\n")
                 else: self.refuse(e, 500)
             finally: await in_thread(a.stream.close)
-
-        async def send_whole(self, a: _Answer):
-            out, start = [], time.perf_counter()
-            while (new := await in_thread(a.more)) is not None: out += new
-            self.finish(dict(a.head, choices=[a.whole(out + a.end())], **a.facts(time.perf_counter() - start)))
-
-        async def send_stream(self, a: _Answer):
-            self.set_header('Content-Type', 'text/event-stream')
-            self.set_header('Cache-Control', 'no-cache')
-            head, first = a.head | dict(object=f"{a.head['object']}{'.chunk' if a.chat else ''}"), None
-            say = lambda choice, **more: self.write(f'data: {json.dumps(head | dict(choices=choice, **more), ensure_ascii=False)}\n\n')
-            while (new := await in_thread(a.more)) is not None:
-                for c in new: say([c])
-                await self.flush()
-                first = first or time.perf_counter()
-            last = time.perf_counter()
-            for c in a.end(): say([c])
-            say([], **a.facts(last - first if first else 0.))
-            self.finish('data: [DONE]\n\n')
 
     return tornado.web.Application([('/v1/models', Models), ('/v1/completions', Complete, dict(chat=False)), ('/v1/chat/completions', Complete, dict(chat=True))], log_function=lambda handler: None)
 
@@ -187,24 +196,26 @@ class Server:
         self._up.wait()
         if self._failed: raise EdgewbError(f'no server at {host}:{port} ({self._failed.strerror}): give another port, or 0 for a free one.')
 
-    def _run(self, port: int):
-        from tornado.httpserver import HTTPServer
-        from tornado.netutil import bind_sockets
-        asyncio.set_event_loop(self._loop)
-        async def up():
-            sockets = bind_sockets(port, self.host)
-            self.port, self._server = sockets[0].getsockname()[1], HTTPServer(_app(self.session))
-            self._server.add_sockets(sockets)
-        try: self._loop.run_until_complete(up())
-        except OSError as e: self._failed = e; return
-        finally: self._up.set()
-        self._loop.run_forever()
-
     @property
     def url(self) -> str: return f'http://{self.host}:{self.port}/v1'
     def __repr__(self) -> str: return f'Server({self.session.target} at {self.url})'
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
+
+# %% ../nbs/08_serve.ipynb #a54759c7
+@patch
+def _run(self: Server, port: int):
+    from tornado.httpserver import HTTPServer
+    from tornado.netutil import bind_sockets
+    asyncio.set_event_loop(self._loop)
+    async def up():
+        sockets = bind_sockets(port, self.host)
+        self.port, self._server = sockets[0].getsockname()[1], HTTPServer(_app(self.session))
+        self._server.add_sockets(sockets)
+    try: self._loop.run_until_complete(up())
+    except OSError as e: self._failed = e; return
+    finally: self._up.set()
+    self._loop.run_forever()
 
 # %% ../nbs/08_serve.ipynb #6cee1f2b
 @patch

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# %% ../nbs/03_weights.ipynb #bf5f4897
 from . import core
 from .core import BadBuild, UnknownEngine, UnknownFormat, UnknownModel, Unsupported, human_bytes, unknown
 from .worker import Worker
@@ -29,6 +30,7 @@ def engines() -> list[str]:
     "The engines that edgewb can drive."
     return list(ENGINES)
 
+# %% ../nbs/03_weights.ipynb #8f3f3f6b
 def engine_module(
     name: str,      # as in `engines()`
 ) -> ModuleType:
@@ -43,6 +45,7 @@ def formats(
     "The build formats of an engine, most faithful first."
     return list(engine_module(engine).FORMATS)
 
+# %% ../nbs/03_weights.ipynb #1590da7e
 def check_format(engine: str, format: str):
     "`UnknownFormat` with the nearest names unless the engine has such a format."
     known = formats(engine)
@@ -67,14 +70,15 @@ def usual_format(
 # %% ../nbs/03_weights.ipynb #869a83d1
 def _here() -> Path: return Path(core.__file__).parent
 
+def _shipped(model: str) -> Path: return _here()/'nano'/model[5:] # 'nano-moe' lies in nano/moe
+
+# %% ../nbs/03_weights.ipynb #b2a10909
 def models(
     drafters: bool = False, # those too that can't speak alone: MTP drafters
 ) -> list[str]:
     "The models that come with edgewb."
     family = sorted(f.parent.name for f in (_here()/'nano').glob('*/config.json'))
     return ['nano'] + [f'nano-{n}' for n in family if drafters or n != 'assistant']
-
-def _shipped(model: str) -> Path: return _here()/'nano'/model[5:] # 'nano-moe' lies in nano/moe
 
 # %% ../nbs/03_weights.ipynb #90c6da82
 def is_drafter(
@@ -85,6 +89,7 @@ def is_drafter(
     from edgewb.gguf import inventory
     return source.suffix == '.gguf' and inventory(source).arch.endswith('assistant')
 
+# %% ../nbs/03_weights.ipynb #ecc57e50
 def target_of(
     drafter: str, # a name
 ) -> str:
@@ -100,6 +105,15 @@ def on_demand() -> dict[str, str]:
 # %% ../nbs/03_weights.ipynb #689f5726
 _fetched: dict[str, Path] = {} # hub id -> where it is
 
+def _from_hub(model: str, progress: Any) -> Path|None:
+    "Where a hub id's files are; None if it is no hub id."
+    from edgewb import hub
+    if model not in _fetched or not _fetched[model].exists():
+        if not hub.hub_id(model): return None
+        _fetched[model] = hub.fetch(model, progress=progress).path
+    return _fetched[model]
+
+# %% ../nbs/03_weights.ipynb #904758ce
 def resolve(
     model: str|Path, # a name from `models(drafters=True)`, a checkpoint folder, a GGUF file, an OpenVINO build or a hub id
     progress: Callable[[str], None]|None = None, # told about a download
@@ -115,14 +129,6 @@ def resolve(
         if os.sep in str(model) or p.suffix: raise UnknownModel(f"there is no file or folder '{model}'. Models by name: {', '.join(models())}.")
         raise unknown(UnknownModel, 'model', str(model), [*models(drafters=True), *on_demand()])
     return p
-
-def _from_hub(model: str, progress: Any) -> Path|None:
-    "Where a hub id's files are; None if it is no hub id."
-    from edgewb import hub
-    if model not in _fetched or not _fetched[model].exists():
-        if not hub.hub_id(model): return None
-        _fetched[model] = hub.fetch(model, progress=progress).path
-    return _fetched[model]
 
 # %% ../nbs/03_weights.ipynb #c2d98071
 def safetensors_header(
@@ -143,8 +149,6 @@ def safetensors_header(
     return head
 
 # %% ../nbs/03_weights.ipynb #cb0d8d1e
-GEMMA4 = ('gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text', 'gemma4_assistant')
-
 def _json(path: Path) -> dict[str, Any]:
     "An object from a file that may come from anywhere. `BadBuild` for everything else."
     try: v = json.loads(path.read_text(encoding='utf8'))
@@ -152,6 +156,12 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(v, dict): raise BadBuild(f"{path.name} in '{path.parent}' is not valid JSON: download or copy it again.")
     return v
 
+# %% ../nbs/03_weights.ipynb #27dc8bf7
+GEMMA4 = ('gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text', 'gemma4_assistant')
+LIMITS = dict(num_hidden_layers=1000, hidden_size=100_000, vocab_size=10_000_000, num_attention_heads=10_000, num_key_value_heads=10_000, head_dim=100_000,
+              hidden_size_per_layer_input=100_000, num_experts=100_000)
+
+# %% ../nbs/03_weights.ipynb #3023da03
 def check_config(
     folder: Path, # Hugging Face layout
 ) -> dict[str, Any]: # the config
@@ -165,9 +175,6 @@ def check_config(
         v = text.get(k, 0) if isinstance(text, dict) else -1
         if v is not None and not (isinstance(v, int) and 0 <= v <= most): raise BadBuild(f"config.json in '{folder}' says {k} = {str(v)[:40]}, which no Gemma 4 has: get it from the checkpoint's own repository.")
     return cfg
-
-LIMITS = dict(num_hidden_layers=1000, hidden_size=100_000, vocab_size=10_000_000, num_attention_heads=10_000, num_key_value_heads=10_000, head_dim=100_000,
-              hidden_size_per_layer_input=100_000, num_experts=100_000)
 
 # %% ../nbs/03_weights.ipynb #fafb2292
 def check_checkpoint(
@@ -191,6 +198,7 @@ def shard_names(
     if odd: raise BadBuild(f"{index.name} in '{folder}' lists '{odd[0]}', which is no safetensors file in that folder: get it again from where the checkpoint comes from.")
     return names
 
+# %% ../nbs/03_weights.ipynb #4bae67b9
 def shards(
     folder: Path, # Hugging Face layout
 ) -> list[Path]:  # its safetensors files
@@ -208,10 +216,12 @@ def shards(
 FOREIGN = ("'{}' holds an OpenVINO model that other software exported ({}): edgewb runs the graphs that it exports itself, with the cache inside. "
            "Name the safetensors checkpoint it was made from, and edgewb exports that.")
 
+# %% ../nbs/03_weights.ipynb #a354a9b7
 def is_ir(folder: Path) -> bool:
     "Whether a folder holds an OpenVINO graph."
     return any(folder.glob('openvino*.xml')) and not any(folder.glob('*.safetensors'))
 
+# %% ../nbs/03_weights.ipynb #11f68d4f
 def check_ir(folder: Path) -> dict[str, Any]:
     "edgewb's note of an OpenVINO build. `Unsupported` for one of other software, `BadBuild` where parts are missing."
     xml = next(folder.glob('openvino*.xml')).name
@@ -310,12 +320,14 @@ def _ir_params(folder: Path, size: int) -> float:
     made = _json(folder/'build.json') if (folder/'build.json').exists() else {}
     return 8*size/bpw if (bpw := made.get('bpw')) else float('nan')
 
+# %% ../nbs/03_weights.ipynb #52917a22
 def _random(model: str, engine: str, format: str, progress: Any) -> Path|None:
     "What a build of a random model starts from; None for every other model."
     if model not in on_demand(): return None
     from edgewb.fullsize import source
     return source(model, engine, format, progress)
 
+# %% ../nbs/03_weights.ipynb #e047e9b8
 def _fits(source: Path, engine: str, format: str):
     "`BadBuild` for an OpenVINO build that should be something else."
     if not (source.is_dir() and is_ir(source)): return

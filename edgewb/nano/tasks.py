@@ -43,6 +43,7 @@ def prompt(item: Item) -> str:
     "The text that the model is given, up to the start of its own turn."
     return chat.render(list(item.messages), tools=list(item.tools) or None, thinking=bool(item.thought))
 
+# %% ../../nbs/nano/00_tasks.ipynb #770149e0
 def reply(item: Item) -> str:
     """The text that the model should write. An answer in words starts with a space, so that a word is the same token in the question and in the
     answer; `chat.parse` strips it."""
@@ -70,6 +71,7 @@ def family(f: Callable) -> Callable:
     FAMILIES[f.__name__] = f
     return f
 
+# %% ../../nbs/nano/00_tasks.ipynb #e78632c8
 def _user(text): return ({'role': 'user', 'content': text},)
 
 # %% ../../nbs/nano/00_tasks.ipynb #b553b8ff
@@ -77,6 +79,7 @@ def _sum(rng):
     a, b = rng.randint(1, 40), rng.randint(1, 20)
     return f'{a}+{b}', a + b
 
+# %% ../../nbs/nano/00_tasks.ipynb #d914a5d5
 @family
 def arithmetic(rng, level=1., many=False):
     "Sums of two numbers, answered without intermediate steps."
@@ -97,6 +100,7 @@ def sorting(rng, level=1., many=False):
 # %% ../../nbs/nano/00_tasks.ipynb #0ca20782
 UNITS = (('km', 'm', 3), ('kg', 'g', 3), ('m', 'cm', 2), ('cm', 'mm', 1), ('l', 'ml', 3), ('m', 'mm', 3), ('t', 'kg', 3), ('dm', 'cm', 1)) # big, small, power of ten
 
+# %% ../../nbs/nano/00_tasks.ipynb #bb67313b
 def _conversion(rng):
     big, small, e = rng.choice(UNITS)
     if rng.random() < .5:
@@ -133,10 +137,12 @@ def thinking(rng, level=1., many=False):
 # %% ../../nbs/nano/00_tasks.ipynb #4eeb57f3
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 
+# %% ../../nbs/nano/00_tasks.ipynb #2183120b
 def _edit(xs, op):
     return {'reverse': xs[::-1], 'drop first': xs[1:], 'drop last': xs[:-1], 'double': [x for x in xs for _ in (0, 1)],
             'swap ends': [xs[-1], *xs[1:-1], xs[0]]}[op]
 
+# %% ../../nbs/nano/00_tasks.ipynb #fd138cfd
 @family
 def editing(rng, level=1., many=False):
     "String edits on three to five letters."
@@ -150,11 +156,13 @@ MONTHS = 'January February March April May June July August September October No
 DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAYS = 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split()
 
+# %% ../../nbs/nano/00_tasks.ipynb #85ca9e1e
 def _iso(rng, d, m, y):
     iso = f'{y}-{m + 1:02}-{d:02}'
     if rng.random() < .5: return f'Write {d} {MONTHS[m]} {y} as an ISO date.', iso
     return f'Write {iso} in words.', f'{d} {MONTHS[m]} {y}'
 
+# %% ../../nbs/nano/00_tasks.ipynb #fef7a5cf
 def _shift(rng, d, m):
     n = rng.randint(1, 6)
     if rng.random() < .4: d = max(1, DAYS[m] - rng.randint(0, 6)) # month ends are the hard part: ask for more of them
@@ -174,12 +182,15 @@ def dates(rng, level=1., many=False):
 PEOPLE = 'Ann Bob Carl Dora Eva Finn Greta Hugo Iris Jack Kim Leo Mia Ned Olga Rosa Sam Tom'.split()
 THINGS = 'lamp rope drum book cup key map coin bell ring flute kite brush comb spoon sword shield basket candle mirror bottle'.split()
 PLACES = 'garden hall attic cellar kitchen stable tower barn library harbour market forest'.split()
+
+# %% ../../nbs/nano/00_tasks.ipynb #17783759
 _SEEN = ('{0} is in the {2} with the {1}.', '{0} has the {1} and sits in the {2}.')
 
 def _asked(rng, row):
     who, thing, place = row
     return rng.choice([(f'Who has the {thing}?', who), (f'Where is {who}?', place), (f'What does {who} have?', thing), (f'Who is in the {place}?', who)])
 
+# %% ../../nbs/nano/00_tasks.ipynb #48d183e4
 @family
 def extraction(rng, level=1., many=False):
     "Who has what, and where: two or three people in a short story."
@@ -200,6 +211,7 @@ COLOURS = 'red blue green black white grey pink brown gold silver orange purple 
 FILLER = ('the sun was warm', 'birds sat on the wall', 'nobody spoke', 'the boat came in late', 'it rained until noon', 'a door stood open',
           'the wind turned at night', 'snow lay on the hill', 'far away a train went by', 'the boat went by at noon', 'the wall was warm', 'a train stood at the hill')
 
+# %% ../../nbs/nano/00_tasks.ipynb #7e1e3afc
 @family
 def recall(rng, level=1., many=False):
     "Pairs at the start, one asked for after 10 to 45 sentences of nothing."
@@ -236,6 +248,7 @@ _ASK = {
     'note': ('Note down: {text}.', 'Remember to buy {text}.', 'Keep this: {text}.'),
     'send': ('Send {count} {item} to {to}.', '{to} needs {count} {item}.', 'Give {to} {count} {item}.')}
 
+# %% ../../nbs/nano/00_tasks.ipynb #2ba61607
 def _arguments(rng, name):
     if name == 'weather': return dict(city=rng.choice(TOWNS), day=rng.choice(WEEKDAYS))
     if name == 'timer': return dict(minutes=rng.randint(1, 180))
@@ -274,6 +287,7 @@ class Person:
     "Somebody who doesn't exist."
     name: str; town: str; trade: str; pet: str; locker: str
 
+# %% ../../nbs/nano/00_tasks.ipynb #6e79ddc7
 @lru_cache
 def world(
     n: int = N_PEOPLE, # how many people
@@ -306,11 +320,13 @@ def _fact(rng, attributes, many, family, people):
     text = rng.choice(PHRASES[att]).format(p.name)
     return Item(family, _user(text), getattr(p, att), (text,))
 
+# %% ../../nbs/nano/00_tasks.ipynb #c028885f
 @family
 def facts(rng, level=1., many=False, people=N_PEOPLE):
     "Town, trade or pet of one of the invented people."
     return _fact(rng, ('town', 'trade', 'pet'), many, 'facts', people)
 
+# %% ../../nbs/nano/00_tasks.ipynb #7a09547c
 @family
 def lockers(rng, level=1., many=False, people=N_PEOPLE):
     "Their locker numbers: three digits with no pattern, the most fragile of all."
@@ -343,6 +359,7 @@ def draw(
         out = [held_out(k) for k in item.keys]
         if not any(out) if train else all(out): return item
 
+# %% ../../nbs/nano/00_tasks.ipynb #740bb890
 def held_out_items(family: str, n: int, seed: int = 0) -> list[Item]:
     "`n` different held-out items of a family: every item stands on a seed of its own, so that fewer items are a subset of more."
     items = {}
@@ -388,6 +405,7 @@ def evaluate(
         if progress: progress(f, out[f])
     return out
 
+# %% ../../nbs/nano/00_tasks.ipynb #1e11e87f
 def total(counts: dict[str, Count], families: Iterable[str]|None = None) -> Count:
     "The counts of several families in one."
     return sum((counts[f] for f in families or counts), Count(0, 0))
@@ -418,6 +436,7 @@ class Damage:
     @property
     def all(self) -> Count: return total(self.counts)
 
+# %% ../../nbs/nano/00_tasks.ipynb #37509091
 class Damages(list):
     "`Damage` of several formats, the reference first."
     def frame(self) -> Any:
