@@ -250,7 +250,10 @@ def judge_llamacpp(
     return out
 
 # %% ../nbs/01g_doctor.ipynb #d7c1f698
-def judge_torch(hw: Hardware, said: dict[str, Any]) -> list[Finding]:
+def judge_torch(
+    hw: Hardware,
+    said: dict[str, Any], # by `ask('torch')`
+) -> list[Finding]:     # empty: nothing is wrong
     "Whether PyTorch chose the widest kernels and sees the GPU."
     if said.get('error'): return [Finding('fault', 'torch', f"{said['error']}.", 'Install it again: python -m pip install --force-reinstall torch')]
     out, got = [], (said.get('features') or ['?'])[0]
@@ -263,7 +266,10 @@ def judge_torch(hw: Hardware, said: dict[str, Any]) -> list[Finding]:
     return out
 
 # %% ../nbs/01g_doctor.ipynb #a94f894d
-def judge_openvino(hw: Hardware, said: dict[str, Any]) -> list[Finding]:
+def judge_openvino(
+    hw: Hardware,
+    said: dict[str, Any], # by `ask('openvino')`
+) -> list[Finding]:     # empty: nothing is wrong
     "Whether OpenVINO takes the CPU for what it is and sees the GPU and the NPU."
     if said.get('error'): return [Finding('fault', 'openvino', f"{said['error']}.", 'Install it again: python -m pip install --force-reinstall openvino')]
     out = []
