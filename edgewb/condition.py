@@ -44,6 +44,7 @@ def _clock(root: Path) -> Clock:
 # %% ../nbs/01h_condition.ipynb #404522e9
 _PI_BITS = {0: 'the supply voltage is too low', 1: 'the clock is capped', 2: 'it is throttled', 3: 'the soft temperature limit holds the clock down'}
 
+# %% ../nbs/01h_condition.ipynb #9a731151
 @dataclass(frozen=True)
 class Heat:
     "How hot it is and what that did."
@@ -69,6 +70,7 @@ def _zones(root: Path) -> tuple[float|None, float|None]:
     limits = [n/1000 for f in kinds if (n := _number(f.with_name(f.name.replace('_type', '_temp'))))]
     return degrees, min(limits, default=None)
 
+# %% ../nbs/01h_condition.ipynb #766a4e03
 def _heat(root: Path) -> Heat:
     degrees, limit = _zones(root)
     counts = [n for f in root.glob('sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_count') if (n := _number(f)) is not None]
@@ -130,6 +132,7 @@ def _lines(c: Condition) -> list[tuple[str, str]]:
             ('others', some(share(s.stolen, 'of the time stolen by the host'), share(s.waiting_cpu, 'waiting for a core'), share(s.waiting_memory, 'waiting for memory'))),
             ('swap', some(s.swap is not None and ('none' if not s.swap else f'{human_bytes(s.swapped or 0)} of {human_bytes(s.swap)} in use')))]
 
+# %% ../nbs/01h_condition.ipynb #66831472
 def condition(
     root: str|Path = '/', # where /proc and /sys are
 ) -> Condition:

@@ -52,6 +52,7 @@ def missing(
     return [name for name, (need, _) in GGML.items() if need <= has and name not in features
             and not (name == 'AVX_VNNI' and 'AVX512_VNNI' in features)]
 
+# %% ../nbs/01g_doctor.ipynb #aeec4a78
 def too_much(
     features: Sequence[str], # as ggml names them
     flags: Sequence[str],    # of the CPU; nothing is said when there are none
@@ -67,6 +68,7 @@ def _llama_lib() -> Path|None:
     spec = find_spec('llama_cpp')
     return Path(spec.submodule_search_locations[0])/'lib' if spec and spec.submodule_search_locations else None
 
+# %% ../nbs/01g_doctor.ipynb #36ce0888
 def _shared(folder: Path, stem: str) -> list[Path]:
     ending = {'darwin': '.dylib', 'win32': '.dll'}.get(sys.platform, '.so')
     return sorted(p for p in folder.glob(f'*{stem}*') if p.name.endswith(ending))
@@ -121,6 +123,7 @@ def _ask_torch() -> dict[str, Any]:
     if hasattr(torch, 'xpu') and torch.xpu.is_available(): devices += [f'xpu:{i} {torch.xpu.get_device_name(i)}' for i in range(torch.xpu.device_count())]
     return dict(features=[torch.backends.cpu.get_cpu_capability()], compiler=built and built[1].strip(), onednn=torch.backends.mkldnn.is_available(), devices=devices)
 
+# %% ../nbs/01g_doctor.ipynb #626eeffd
 def _ask_openvino() -> dict[str, Any]:
     if not find_spec('openvino'): return dict(absent=True)
     import openvino
@@ -144,6 +147,7 @@ def _ask_ggml_devices() -> dict[str, Any]:
         devices.append(f'{lib.ggml_backend_dev_name(dev).decode()} {lib.ggml_backend_dev_description(dev).decode()}')
     return dict(devices=devices)
 
+# %% ../nbs/01g_doctor.ipynb #1b9a19cc
 def _ask_vulkan() -> dict[str, Any]:
     if not shutil.which('vulkaninfo'): return dict(absent=True)
     said = subprocess.run(['vulkaninfo', '--summary'], capture_output=True, text=True, errors='replace')
@@ -156,6 +160,7 @@ def _ask_vulkan() -> dict[str, Any]:
 PACKAGES = {'llama.cpp': 'llama-cpp-python', 'torch': 'torch', 'openvino': 'openvino'}
 _ASK: dict[str, Callable[[], dict]] = {'llama.cpp': _ask_llamacpp, 'torch': _ask_torch, 'openvino': _ask_openvino, 'ggml devices': _ask_ggml_devices, 'vulkan': _ask_vulkan}
 
+# %% ../nbs/01g_doctor.ipynb #438725db
 def ask(
     who: str,            # a key of `_ASK`
     timeout: float = 60, # seconds
@@ -176,6 +181,7 @@ PROOF = { # ggml's name: an instruction that only its kernels contain, as objdum
     'AVX2': r'\tvpmaddubsw .*%ymm', 'F16C': r'\tvcvtph2ps', 'FMA': r'\tvfn?madd\w+ps', 'AVX512': r'%zmm', 'AVX512_VNNI': r'\tvpdpbusds? .*%zmm', 'AVX_VNNI': r'\{vex\} vpdpbusd',
     'AVX512_BF16': r'\tvdpbf16ps', 'AMX_INT8': r'\ttdpb[su][su]d', 'DOTPROD': r'\t[su]dot\t', 'MATMUL_INT8': r'\tu?smmla\t', 'FP16_VA': r'\tfml[as]\t.*\.8h', 'SVE': r'\tz\d+\.[bhsd]', }
 
+# %% ../nbs/01g_doctor.ipynb #88b1331b
 def instructions(
     library: str|Path,    # a shared library
     timeout: float = 60,  # seconds
@@ -204,6 +210,7 @@ def rebuild(
 # %% ../nbs/01g_doctor.ipynb #c8a6a27b
 LEVELS = 'fault', 'warning', 'note'
 
+# %% ../nbs/01g_doctor.ipynb #309f545c
 @dataclass(frozen=True)
 class Finding:
     "One thing that is not as it could be."
@@ -217,6 +224,7 @@ class Finding:
 # %% ../nbs/01g_doctor.ipynb #c0d3b252
 def _what_for(names: Sequence[str]) -> str: return ', '.join(f'{n} ({GGML[n][1]})' for n in names)
 
+# %% ../nbs/01g_doctor.ipynb #080442be
 def judge_llamacpp(
     hw: Hardware,
     said: dict[str, Any],                 # by `ask('llama.cpp')`
@@ -242,7 +250,10 @@ def judge_llamacpp(
     return out
 
 # %% ../nbs/01g_doctor.ipynb #d7c1f698
-def judge_torch(hw: Hardware, said: dict[str, Any]) -> list[Finding]:
+def judge_torch(
+    hw: Hardware,
+    said: dict[str, Any], # by `ask('torch')`
+) -> list[Finding]:     # empty: nothing is wrong
     "Whether PyTorch chose the widest kernels and sees the GPU."
     if said.get('error'): return [Finding('fault', 'torch', f"{said['error']}.", 'Install it again: python -m pip install --force-reinstall torch')]
     out, got = [], (said.get('features') or ['?'])[0]
@@ -254,7 +265,11 @@ def judge_torch(hw: Hardware, said: dict[str, Any]) -> list[Finding]:
         out.append(Finding('warning', 'torch', f'it does not see the {hw.accelerators[0]}.', 'Install the CUDA build of torch, or a driver that is new enough for it; nvidia-smi names the driver.'))
     return out
 
-def judge_openvino(hw: Hardware, said: dict[str, Any]) -> list[Finding]:
+# %% ../nbs/01g_doctor.ipynb #a94f894d
+def judge_openvino(
+    hw: Hardware,
+    said: dict[str, Any], # by `ask('openvino')`
+) -> list[Finding]:     # empty: nothing is wrong
     "Whether OpenVINO takes the CPU for what it is and sees the GPU and the NPU."
     if said.get('error'): return [Finding('fault', 'openvino', f"{said['error']}.", 'Install it again: python -m pip install --force-reinstall openvino')]
     out = []

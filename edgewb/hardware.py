@@ -52,11 +52,13 @@ def _read(path: Path) -> str:
     try: return path.read_text(encoding='utf8', errors='replace').strip('\0\n ')
     except (OSError, ValueError): return '' # a damaged path can hold what no path may
 
+# %% ../nbs/01_hardware.ipynb #fa3a1eec
 def _number(path: Path) -> int|None:
     "A count or a size such as 2048K."
     m = re.fullmatch(r'(\d+)([KMG]?)', _read(path))
     return int(m[1]) << {'': 0, 'K': 10, 'M': 20, 'G': 30}[m[2]] if m else None
 
+# %% ../nbs/01_hardware.ipynb #08dca60e
 def _cpus(text: str) -> set[int]:
     "'0-3,8' -> {0, 1, 2, 3, 8}"
     return {i for a, b in re.findall(r'(\d+)(?:-(\d+))?', text) for i in range(int(a), min(int(b or a), 1 << 16) + 1)}
@@ -81,6 +83,7 @@ def _flags(field: Callable[[str], list[str]]) -> tuple[str|None, list[str]]:
             return arch, [*letters.removeprefix('rv64').removeprefix('rv32').replace('g', 'imafd'), *more]
     return None, []
 
+# %% ../nbs/01_hardware.ipynb #9e62cdda
 def _model(field: Callable[[str], list[str]]) -> str|None:
     "The CPU's name: written out, or from the numbers of its cores."
     if (said := field('model name')) and said[0].strip(): return re.sub(r'\((R|TM)\)', '', said[0])
@@ -106,6 +109,7 @@ def _cpuinfo(text: str) -> dict:
 # %% ../nbs/01_hardware.ipynb #15d3b7df
 _HWCAP = {16: {1: 'asimd', 10: 'asimdhp', 20: 'asimddp', 22: 'sve'}, 26: {1: 'sve2', 9: 'svei8mm', 12: 'svebf16', 13: 'i8mm', 14: 'bf16', 23: 'sme', 26: 'smei8i32', 28: 'smeb16f32', 29: 'smef32f32'}} # uapi/asm/hwcap.h
 
+# %% ../nbs/01_hardware.ipynb #c71f5a4b
 def _hwcap() -> list[str]:
     "Arm's flags of this process, from the auxiliary vector."
     if platform.machine() != 'aarch64' or sys.platform not in ('linux', 'android'): return []
@@ -123,6 +127,7 @@ class Cache:
     shared: int # logical cores
     def __str__(self): return f'{self.level} {human_bytes(self.bytes)}' + (f' shared by {self.shared}' if self.shared > 1 else '')
 
+# %% ../nbs/01_hardware.ipynb #cc1feb89
 def _caches(cpu: Path) -> tuple[Cache, ...]:
     found = []
     for d in sorted(cpu.glob('cache/index*')):
@@ -164,6 +169,7 @@ def _kinds_of_core(root: Path, x86: bool) -> list[tuple[str, set[int]]]:
     names = ['performance', *['middle']*(len(by) - 2), 'efficiency'] if len(by) > 1 else []
     return [(kind, by[speed]) for kind, speed in zip(names, sorted(by, reverse=True))]
 
+# %% ../nbs/01_hardware.ipynb #e25c4678
 def _clusters(root: Path, x86: bool) -> tuple[Cores, ...]:
     cpu, found = root/'sys/devices/system/cpu', []
     for kind, members in _kinds_of_core(root, x86):
@@ -195,6 +201,7 @@ def _cpu_limit(root: Path) -> float|None:
         if quota.isdecimal() and period.isdecimal() and int(period): limits.append(int(quota)/int(period))
     return min(limits, default=None)
 
+# %% ../nbs/01_hardware.ipynb #f4679981
 def _cpuset(root: Path) -> int|None:
     "How many logical cores the control group may run on; None when nothing says."
     for g in _groups(root, 'cpuset'):
@@ -202,6 +209,7 @@ def _cpuset(root: Path) -> int|None:
             if said := _read(g/name): return len(_cpus(said))
     return None
 
+# %% ../nbs/01_hardware.ipynb #8dc40bf5
 def _memory_limit(root: Path, total: int|None) -> tuple[int|None, int|None]:
     "The tightest memory limit and what is left under it; a limit above what the machine has is none."
     limits = []
@@ -316,6 +324,7 @@ def _linux(root: Path) -> dict:
 _MAC = {'neon': 'asimd', 'advsimd': 'asimd', 'fp16': 'asimdhp', 'dotprod': 'asimddp', 'i8mm': 'i8mm', 'bf16': 'bf16', 'sme': 'sme', 'sme_f32f32': 'smef32f32', 'sme_b16f32': 'smeb16f32', 'sme_i8i32': 'smei8i32', 'avx1.0': 'avx', 'fma': 'fma', 'bmi2': 'bmi2',
         'avx2': 'avx2', 'f16c': 'f16c', 'avx512f': 'avx512f', 'avx512bw': 'avx512bw', 'avx512vl': 'avx512vl', 'avx512dq': 'avx512dq'} # sysctl's word: Linux's
 
+# %% ../nbs/01_hardware.ipynb #3e864982
 def _sysctl(text: str) -> dict:
     "What `sysctl -a` of a Mac says."
     ctl = dict(re.findall(r'^([\w.]+): (.*)$', text, re.M))
@@ -375,6 +384,7 @@ def _hashing(seconds: float, _: int) -> int:
         done += len(block)
     return done
 
+# %% ../nbs/01_hardware.ipynb #4360ed4b
 def core_scaling(
     threads: Iterable[int] = (), # how many at once; 1, 2, 4, ... up to the usable cores when not given
     seconds: float = 0.1,        # for each, three times

@@ -63,6 +63,7 @@ def _from_sqlite(path: Path) -> list[dict[str, Any]]:
 _OUTCOME = ('test_time', 'avg_ns', 'stddev_ns', 'avg_ts', 'stddev_ts', 'samples_ns', 'samples_ts')
 _FLAGS = dict(cuda='CUDA', vulkan='Vulkan', kompute='Kompute', metal='Metal', opencl='OpenCL', sycl='SYCL', rpc='RPC', gpu_blas='GPU BLAS', blas='BLAS')
 
+# %% ../nbs/11d_llamabench.ipynb #0d23b06a
 def _metric(n_prompt: int, n_gen: int) -> str: return 'total_tps' if n_prompt and n_gen else 'decode_tps' if n_gen else 'prefill_tps'
 
 # %% ../nbs/11d_llamabench.ipynb #ef02ccba
@@ -73,6 +74,14 @@ def _modern(e: dict[str, Any]) -> dict[str, Any]:
     if any(k in e for k in _FLAGS): old['backends'] = ','.join(on) or 'CPU'
     if 'f16_kv' in e: old |= dict.fromkeys(('type_k', 'type_v'), 'f16' if str(e['f16_kv']).lower() in ('1', 'true') else 'f32')
     return old | e
+
+# %% ../nbs/11d_llamabench.ipynb #a59fb16f
+def _bool(v: Any) -> Any: return dict(true=1, false=0).get(v, v) if isinstance(v, str) else int(v) if isinstance(v, bool) else v
+
+# %% ../nbs/11d_llamabench.ipynb #de8ed934
+def _seconds(text: str) -> float:
+    from datetime import datetime
+    return datetime.fromisoformat(str(text).replace('Z', '+00:00')).timestamp()
 
 # %% ../nbs/11d_llamabench.ipynb #08f2b17c
 def _record(e: dict[str, Any], i: int, name: str, origin: str) -> Record:
@@ -87,13 +96,6 @@ def _record(e: dict[str, Any], i: int, name: str, origin: str) -> Record:
     card = {k: _bool(v) for k, v in e.items() if k not in _OUTCOME} | dict(engine='llama.cpp', model=Path(str(e.get('model_filename') or e.get('model_type') or 'unknown')).stem, origin=origin)
     extra = {} if ns else dict(low=mean - spread, high=mean + spread, more=dict(spread='standard deviation', stddev_ts=spread))
     return Record(_metric(int(e['n_prompt']), int(e['n_gen'])), None if ns else mean, 'tok/s', [1e9*tokens/t for t in ns], time=began, card=card, **extra)
-
-# %% ../nbs/11d_llamabench.ipynb #a59fb16f
-def _bool(v: Any) -> Any: return dict(true=1, false=0).get(v, v) if isinstance(v, str) else int(v) if isinstance(v, bool) else v
-
-def _seconds(text: str) -> float:
-    from datetime import datetime
-    return datetime.fromisoformat(str(text).replace('Z', '+00:00')).timestamp()
 
 # %% ../nbs/11d_llamabench.ipynb #2f1d54c0
 def import_llama_bench(
@@ -154,6 +156,7 @@ def export_llama_bench(
 def _json(path: Path, entries: list[dict]): path.write_text(json.dumps(entries, indent=2) + '\n', encoding='utf8')
 def _jsonl(path: Path, entries: list[dict]): path.write_text(''.join(json.dumps(e) + '\n' for e in entries), encoding='utf8')
 
+# %% ../nbs/11d_llamabench.ipynb #b8d9ad90
 def _row(e: dict[str, Any]) -> list: return [int(e[k]) if isinstance(e[k], bool) else e[k] for k in _KIND]
 
 # %% ../nbs/11d_llamabench.ipynb #acea8a57

@@ -86,6 +86,7 @@ def schema() -> str: # Markdown
     tables = [f'### {name}\n\n| key | value | meaning |\n| --- | --- | --- |\n{rows(t)}' for name, t in SCHEMA.items()]
     return '\n\n'.join([*tables, *(f'### {n}\n\n| word | meaning |\n| --- | --- |\n{words(t)}' for n, t in (('class', CLASSES), ('how', HOW), ('trust', TRUST)))])
 
+# %% ../nbs/01e_profiles.ipynb #382fbfef
 def _needs(kind: str) -> str:
     if kind in UNITS: return 'figure: ' + ', '.join(UNITS[kind])
     return {'count': 'figure: a whole number', 'sizes': 'list of figures: GiB', 'texts': 'list of texts', 'isa': 'list of words', 'tables': 'tables', 'sources': 'tables',
@@ -102,6 +103,7 @@ class Core:
     clock: Figure|None = None    # Hz, highest
     base: Figure|None = None     # Hz, guaranteed
 
+# %% ../nbs/01e_profiles.ipynb #c46776d4
 @dataclass(frozen=True)
 class Level:
     "A level of cache."
@@ -122,6 +124,7 @@ class Memory:
     bandwidth: Figure|None = None  # bytes a second, theoretical
     measured: Figure|None = None   # bytes a second, reading
 
+# %% ../nbs/01e_profiles.ipynb #4b92064f
 @dataclass(frozen=True)
 class Accelerator:
     "A GPU or NPU; without a memory of its own it shares the machine's."
@@ -189,6 +192,14 @@ class _Reader:
         if isinstance(value, str) and value.strip(): return value
         raise self.wrong(at, f'is {value!r}: a text in quotes is needed.')
 
+# %% ../nbs/01e_profiles.ipynb #65c02309
+def _keys(r: _Reader, at: str, data: Any, known: dict) -> None:
+    if not isinstance(data, dict): raise r.wrong(at, 'is no table.')
+    for k in data:
+        if k not in known and not (k == 'source' and known is not SCHEMA['sources']):
+            near = nearest(k, known)
+            raise r.wrong(at, f"has no key '{k}'. " + (f'Nearest: {near[0]}.' if near else f"Its keys: {', '.join(known)}."))
+
 # %% ../nbs/01e_profiles.ipynb #e585b842
 def _figure(r: _Reader, at: str, value: Any, unit: str, source: str) -> Figure:
     if isinstance(value, dict):
@@ -203,14 +214,6 @@ def _figure(r: _Reader, at: str, value: Any, unit: str, source: str) -> Figure:
     try: n = amount(value['value'], unit)
     except ValueError as e: raise r.wrong(at, f"is {value['value']!r}: {e}") from None
     return Figure(n, '' if unit == 'count' else unit, r.sources[source], how, note)
-
-# %% ../nbs/01e_profiles.ipynb #65c02309
-def _keys(r: _Reader, at: str, data: Any, known: dict) -> None:
-    if not isinstance(data, dict): raise r.wrong(at, 'is no table.')
-    for k in data:
-        if k not in known and not (k == 'source' and known is not SCHEMA['sources']):
-            near = nearest(k, known)
-            raise r.wrong(at, f"has no key '{k}'. " + (f'Nearest: {near[0]}.' if near else f"Its keys: {', '.join(known)}."))
 
 # %% ../nbs/01e_profiles.ipynb #6a207cf3
 def _value(r: _Reader, at: str, key: str, value: Any, kind: str, source: str) -> Any:
@@ -282,6 +285,7 @@ def folder() -> Path:
     here = Path(str(files('edgewb')))
     return here/'hardware_profiles' if (here/'hardware_profiles').is_dir() else here.parent/'hardware_profiles'
 
+# %% ../nbs/01e_profiles.ipynb #aa2ae1ef
 def _bare(name: str) -> str: return ''.join(c for c in name.lower() if c.isalnum() or c == '+')
 
 # %% ../nbs/01e_profiles.ipynb #6b80d96f
@@ -289,6 +293,7 @@ def _bare(name: str) -> str: return ''.join(c for c in name.lower() if c.isalnum
 def _shipped() -> dict[str, Profile]:
     return {f.stem: read(f.read_text(encoding='utf8'), f.name) for f in sorted(folder().glob('*.toml'))}
 
+# %% ../nbs/01e_profiles.ipynb #00b8323b
 @cache
 def _index() -> dict[str, str]:
     "Names as they are compared; a name without its maker counts where nothing else has it."
@@ -333,6 +338,7 @@ def _bytes_a_second(m: Memory) -> list[str]:
     says = [str(m.bandwidth)] if m.bandwidth else []
     return says + ([f'{m.measured} measured'] if m.measured else [])
 
+# %% ../nbs/01e_profiles.ipynb #304a1f16
 def _memory(m: Memory) -> str:
     text = ' '.join(filter(None, (m.bytes and str(m.bytes), m.kind)))
     if m.bus and m.rate: text += f' ({m.bus} x {m.rate})'
@@ -342,9 +348,11 @@ def _memory(m: Memory) -> str:
 def _peaks(peak: dict[str, Figure]) -> str:
     return ', '.join(f'{d} {f}' if d.startswith('int') else f"{d} {str(f).replace('OPS', 'FLOPS')}" for d, f in peak.items())
 
+# %% ../nbs/01e_profiles.ipynb #27be7928
 def _core(c: Core) -> str:
     return ' '.join(filter(None, (c.count and f'{c.count}x', c.name or c.kind or 'cores', c.clock and f'at {c.clock}')))
 
+# %% ../nbs/01e_profiles.ipynb #685a9eaf
 def _level(c: Level) -> str:
     return ' '.join(filter(None, (c.level, c.count and c.count > 1 and f'{c.count}x', c.bytes and str(c.bytes), c.shared and c.shared > 1 and f'shared by {c.shared}')))
 
@@ -363,6 +371,7 @@ def _rows(p: Profile) -> list[tuple[str, str, Any]]:
 # %% ../nbs/01e_profiles.ipynb #62ff3348
 def _text(p: Profile) -> str: return '\n'.join([p.name, *(f'{k:<16} {v}' for k, v, _ in _rows(p))])
 
+# %% ../nbs/01e_profiles.ipynb #b301a64a
 def _cite(of: Any) -> str:
     "The sources of a part, each with its origins, as links."
     seen: dict[Source, list[str]] = {}
@@ -370,6 +379,7 @@ def _cite(of: Any) -> str:
     link = lambda s: f'<a href="{html.escape(s.url)}">{html.escape(s.title)}</a>' if s.url else html.escape(s.title)
     return '<br>'.join(f"{', '.join(dict.fromkeys(how))}: {link(s)}, {s.date}" for s, how in seen.items())
 
+# %% ../nbs/01e_profiles.ipynb #b3ac6f8c
 def _html(p: Profile) -> str:
     row = '<tr><th scope="row" style="text-align:left">{}</th><td style="text-align:left">{}</td><td style="text-align:left">{}</td></tr>'
     body = ''.join(row.format(html.escape(k), html.escape(v), _cite(of)) for k, v, of in _rows(p))
@@ -406,13 +416,16 @@ def like(
 # %% ../nbs/01e_profiles.ipynb #770cd6f7
 def _detected(value: Any) -> dict[str, Any]: return {'value': value, 'how': 'detected'}
 
+# %% ../nbs/01e_profiles.ipynb #7ca4714a
 def _cores(hw: Hardware) -> list[dict[str, Any]]:
     counts = {k: _detected(n) for k, n in (('count', hw.physical), ('threads', hw.logical)) if n}
     return [{'name': hw.cpu or 'cores', **counts}] if counts else []
 
+# %% ../nbs/01e_profiles.ipynb #443dde95
 def _caches(hw: Hardware) -> list[dict[str, Any]]:
     return [{'level': c.level, 'bytes': _detected(f'{c.bytes} B'), 'shared': _detected(c.shared)} for c in hw.caches]
 
+# %% ../nbs/01e_profiles.ipynb #5612bcdd
 def _limits(hw: Hardware) -> str:
     said = ['A virtual machine.'] if hw.virtual else []
     if hw.memory_limit: said.append(f'This process may use {human_bytes(hw.memory_limit)}.')
@@ -462,6 +475,7 @@ def _inline(v: Any) -> str:
     if isinstance(v, list): return '[' + ', '.join(map(_inline, v)) + ']'
     return json.dumps(v, ensure_ascii=False)
 
+# %% ../nbs/01e_profiles.ipynb #2a963253
 def _section(head: str, data: dict[str, Any]) -> list[str]:
     under = {k: v for k, v in data.items() if isinstance(v, dict) and k in ('memory', 'peak')}
     lines = ['', head, *(f'{k} = {_inline(v)}' for k, v in data.items() if k not in under)]

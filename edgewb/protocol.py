@@ -392,7 +392,9 @@ def frame(self: Measured):
     return pd.DataFrame([asdict(s) | dict(void=s.void or bad.get(s.window, '')) for s in self.samples])
 
 # %% ../nbs/09a_protocol.ipynb #7b0c52dc
-def quantity(r: dict[str, Any]) -> str:
+def quantity(
+    r: dict[str, Any], # one of `rows()`
+) -> str:             # without the unit
     "A row's figure as text: median and interval."
     return 'not measured' if r['median'] is None else f"{r['median']:.4g}" + (f" ({r['low']:.4g} to {r['high']:.4g})" if r['low'] < r['high'] else '')
 

@@ -66,6 +66,7 @@ def _shown(r: Record) -> str:
     if r.value is None: return 'no value'
     return f'{r.value:.4g}' + (f' ({r.low:.4g} to {r.high:.4g})' if r.low is not None and (r.low, r.high) != (r.value,)*2 else '')
 
+# %% ../nbs/11a_records.ipynb #0c2cf3d0
 def _target(r: Record) -> str:
     "As a target is typed."
     given = r['settings'] if isinstance(r['settings'], dict) else {}
@@ -81,6 +82,7 @@ def _plain(v: Any) -> Any:
     if isinstance(v, float): return v if math.isfinite(v) else None
     return None if type(v).__name__ in ('NAType', 'NaTType') else str(v).encode('utf8', 'replace').decode()
 
+# %% ../nbs/11a_records.ipynb #c7e0e2c2
 _text = json.JSONEncoder(sort_keys=True, separators=(',', ':')).encode
 def _hash(text: str) -> str: return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -238,6 +240,7 @@ def _floats(v: Any, n: int, name: str) -> np.ndarray:
     try: return np.asarray([math.nan if x is None else x for x in v] if isinstance(v, list) else v, dtype=np.float64).reshape(n)
     except (TypeError, ValueError): raise BadRecords(f'{name} of a record takes numbers.') from None
 
+# %% ../nbs/11a_records.ipynb #2207b759
 def _samples(v: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     "How many samples each record has, and all of them in a row."
     if isinstance(v, np.ndarray) and v.ndim == 2: return np.full(len(v), v.shape[1]), np.ascontiguousarray(v, dtype='<f8').ravel()
@@ -260,6 +263,7 @@ def _own_of_frame(df: Any, samples: Any) -> tuple[dict[str, Any], Any]:
     if samples is None: samples = df['samples'].tolist() if 'samples' in df else [()]*len(df)
     return own, samples
 
+# %% ../nbs/11a_records.ipynb #edc75fb4
 def _of_frame(df: Any, card: dict) -> tuple[list[dict], np.ndarray]:
     "Cards, and each row's card."
     import pandas as pd
@@ -388,6 +392,7 @@ def add(
     "Keep records, all of them or, after an error, none. `BadRecords` or `NotEnoughDisk` say why."
     return Store(path).add(what, samples, **card)
 
+# %% ../nbs/11a_records.ipynb #05a5dc7f
 _ELSEWHERE = dict(recordset='Records find', runcard='watch run_card from_samples from_speed from_quality from_bench', llamabench='import_llama_bench export_llama_bench')
 
 # %% ../nbs/11a_records.ipynb #870f06f4

@@ -30,6 +30,12 @@ def _clause(name: str, column: str, v: Any) -> tuple[str, tuple]:
     if isinstance(v, (list, tuple, set, frozenset, range)): return f'{column} IN (SELECT value FROM json_each(?))', (_text([fit(_plain(x)) for x in v]),)
     return f'{column} = ?', (fit(_plain(v)),)
 
+# %% ../nbs/11b_recordset.ipynb #0479a193
+def _when(v: Any) -> float|None:
+    "Seconds since 1970 of a date, a text or a number."
+    import pandas as pd
+    return v if v is None or isinstance(v, (int, float)) else pd.to_datetime(v, utc=True).timestamp()
+
 # %% ../nbs/11b_recordset.ipynb #96535a5f
 def _conditions(c: Any, where: dict[str, Any]) -> list[tuple[bool, str, tuple]]:
     "(on the card, SQL, values) for each."
@@ -44,12 +50,6 @@ def _conditions(c: Any, where: dict[str, Any]) -> list[tuple[bool, str, tuple]]:
         rare = f"""json_extract(more, '$."{k}"')"""
         out.append((True, *_clause(k, rare if k not in FIELDS else f'ifnull("{k}", {rare})' if k in have else rare, v)))
     return out
-
-# %% ../nbs/11b_recordset.ipynb #0479a193
-def _when(v: Any) -> float|None:
-    "Seconds since 1970 of a date, a text or a number."
-    import pandas as pd
-    return v if v is None or isinstance(v, (int, float)) else pd.to_datetime(v, utc=True).timestamp()
 
 # %% ../nbs/11b_recordset.ipynb #1e073377
 class Records:
@@ -146,6 +146,11 @@ def _spread(counts: np.ndarray, data: np.ndarray, low: np.ndarray, high: np.ndar
         found[some] = of.reduceat(data, starts)
         np.copyto(given, found, where=np.isnan(given))
 
+# %% ../nbs/11b_recordset.ipynb #44ccaedb
+def _maybe_json(text: str) -> Any:
+    try: return json.loads(text)
+    except ValueError: return text
+
 # %% ../nbs/11b_recordset.ipynb #e71c4453
 def _card_of(c: Any, id: int) -> dict[str, Any]:
     "A card as it was given: parts and rare fields in place."
@@ -156,10 +161,12 @@ def _card_of(c: Any, id: int) -> dict[str, Any]:
         if FIELDS[k][0] == 'JSON': out[k] = _maybe_json(out[k])
     return out | json.loads(out.pop('more', '{}'))
 
-# %% ../nbs/11b_recordset.ipynb #44ccaedb
-def _maybe_json(text: str) -> Any:
-    try: return json.loads(text)
-    except ValueError: return text
+# %% ../nbs/11b_recordset.ipynb #d5e3133c
+def _record(row: tuple, card: dict[str, Any], samples: np.ndarray) -> Record:
+    own, card = dict(zip(OWN, row[2:])), dict(card)
+    if len(samples): own = own | {k: float(f(samples)) for k, f in (('low', np.min), ('high', np.max)) if own[k] is None}
+    own['more'] = json.loads(own['more']) if own['more'] else None
+    return Record(card.pop('metric'), unit=card.pop('unit', ''), samples=samples.tolist(), card=card, id=row[0], **own | dict(void=own['void'] or ''))
 
 # %% ../nbs/11b_recordset.ipynb #17693a85
 @patch
@@ -171,13 +178,6 @@ def _some(self: Records, limit: int, offset: int = 0, latest: bool = False) -> l
         counts, data = _samples_of(c, np.array([r[0] for r in rows], np.int64))
         cards = {id: _card_of(c, id) for id in {r[1] for r in rows}}
     return [_record(r, cards[r[1]], x) for r, x in zip(rows, np.split(data, np.cumsum(counts)[:-1]))]
-
-# %% ../nbs/11b_recordset.ipynb #d5e3133c
-def _record(row: tuple, card: dict[str, Any], samples: np.ndarray) -> Record:
-    own, card = dict(zip(OWN, row[2:])), dict(card)
-    if len(samples): own = own | {k: float(f(samples)) for k, f in (('low', np.min), ('high', np.max)) if own[k] is None}
-    own['more'] = json.loads(own['more']) if own['more'] else None
-    return Record(card.pop('metric'), unit=card.pop('unit', ''), samples=samples.tolist(), card=card, id=row[0], **own | dict(void=own['void'] or ''))
 
 # %% ../nbs/11b_recordset.ipynb #35f6fad3
 @patch
@@ -193,6 +193,14 @@ def __getitem__(self: Records, i: int) -> Record:
     n = len(self)
     if not -n <= i < n: raise IndexError(f'record {i} of {n}')
     return self._some(1, i % n)[0]
+
+# %% ../nbs/11b_recordset.ipynb #91fe228f
+def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The different ones, and for each code which it is; card ids are small numbers, so nothing has to be sorted."
+    used = np.flatnonzero(np.bincount(codes, minlength=1))
+    place = np.zeros(used[-1] + 1 if len(used) else 1, np.int64)
+    place[used] = np.arange(len(used))
+    return used, place[codes]
 
 # %% ../nbs/11b_recordset.ipynb #36c94e35
 @patch
@@ -229,14 +237,6 @@ def frame(self: Records,
     lead = {k: cards.pop(k) for k in ('metric', 'unit') if k in cards}
     all = dict(id=ids, **lead, **{k: v for k, v in own.items() if k not in ('void', 'more') or any(v)}, **cards)
     return pd.DataFrame(all if columns is None else {k: all.get(k, own.get(k)) for k in columns})
-
-# %% ../nbs/11b_recordset.ipynb #91fe228f
-def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "The different ones, and for each code which it is; card ids are small numbers, so nothing has to be sorted."
-    used = np.flatnonzero(np.bincount(codes, minlength=1))
-    place = np.zeros(used[-1] + 1 if len(used) else 1, np.int64)
-    place[used] = np.arange(len(used))
-    return used, place[codes]
 
 # %% ../nbs/11b_recordset.ipynb #93f5bb3c
 @patch

@@ -45,6 +45,7 @@ def _read(client: Any, url: str, body: dict[str, Any]) -> tuple[float, list[int]
             if new: ids += new; at.append(time.perf_counter())
     return (at[-1] - at[0] if at else 0.), ids
 
+# %% ../nbs/09d_waterfall.ipynb #da04bf93
 def _client(conn: Connection, url: str):
     import httpx
     with httpx.Client(timeout=None) as client:
@@ -56,6 +57,7 @@ def _client(conn: Connection, url: str):
 RUNGS = {'kernels': 'every matrix once, nothing else', 'engine loop': "the engine's decode steps, ids given", 'binding': 'its greedy loop in Python, in the worker',
          'session': 'the stream as this process gets it', 'server': 'the same over HTTP, on the server\'s clock', 'client': 'read and parsed by httpx in another process'}
 
+# %% ../nbs/09d_waterfall.ipynb #424b0e2f
 def _stream(s: Session, ids: Sequence[int], n: int) -> tuple[float, list[int]]:
     "Seconds from the first token's arrival to the last one's, and the ids."
     stream, first = s.stream(ids, n + 1, ignore_eog=True), None
@@ -106,6 +108,7 @@ def _differences(m: Measured, a: str, b: str) -> list[float]:
     at = {k: {s.window: s.value for s in m.samples if s.name == k and s.role == 'run' and not s.void and s.window not in bad} for k in (a, b)}
     return [at[b][w] - at[a][w] for w in sorted(at[a].keys() & at[b].keys())]
 
+# %% ../nbs/09d_waterfall.ipynb #d7842539
 @patch
 def rows(self: Waterfall) -> list[dict[str, Any]]:
     "A plain dict a rung: its time, what it adds with a 95% interval, and its share of the whole."
@@ -127,6 +130,7 @@ def frame(self: Waterfall):
     import pandas as pd
     return pd.DataFrame(self.rows())
 
+# %% ../nbs/09d_waterfall.ipynb #44093a8e
 @patch
 def to_dict(self: Waterfall) -> dict[str, Any]:
     "Everything as plain values, raw readings in the order taken; None in place of an infinite end."
@@ -134,6 +138,7 @@ def to_dict(self: Waterfall) -> dict[str, Any]:
     return dict(target=self.target, model=self.model, steps=self.n, prompt_tokens=self.n_prompt, threads=self.threads, kernels=self.kernels, gap_ms=self.gap,
                 rungs=[{k: plain(v) for k, v in r.items()} for r in self.rows()], measured=self.measured.to_dict())
 
+# %% ../nbs/09d_waterfall.ipynb #7d70e846
 @patch
 def to_records(self: Waterfall) -> list[Any]:
     "A fact for each rung: `records.add(waterfall)` keeps them."
@@ -147,12 +152,14 @@ def _span(r: dict[str, Any]) -> str:
     if r['added_low'] == -float('inf'): return f"{r['added']:+.4f} (too few rounds)"
     return f"{r['added']:+.4f} ({r['added_low']:+.4f} to {r['added_high']:+.4f})" + (' noise' if r['added_low'] <= 0 <= r['added_high'] else '')
 
+# %% ../nbs/09d_waterfall.ipynb #0706ac6b
 @patch
 def _lines(self: Waterfall) -> list[list[str]]:
     head = ['rung', 'ms a token (95% interval)', 'adds ms (95% interval)', 'share', 'what runs']
     body = [[r['rung'], f"{r['ms']:.4f} ({r['low']:.4f} to {r['high']:.4f})" + (f" void: {r['void']}" if r['void'] else ''), _span(r) if i else '', f"{r['share']:.1%}", r['about']] for i, r in enumerate(self.rows())]
     return [head, *body]
 
+# %% ../nbs/09d_waterfall.ipynb #58dcf5d8
 @patch
 def caption(self: Waterfall) -> str:
     "How the figures came about."
@@ -166,6 +173,7 @@ def __repr__(self: Waterfall) -> str:
     wide = [max(map(len, c)) for c in zip(*rows)]
     return '\n'.join(['  '.join(f'{x:{w}}' for x, w in zip(r, wide)).rstrip() for r in [rows[0], ['-'*w for w in wide], *rows[1:]]] + [self.caption()])
 
+# %% ../nbs/09d_waterfall.ipynb #d5f3e4ca
 @patch
 def _repr_html_(self: Waterfall) -> str:
     from html import escape as e
@@ -189,6 +197,7 @@ def figure(self: Waterfall):
 # %% ../nbs/09d_waterfall.ipynb #070d8bc3
 PROMPT = 'Once upon a time there was a lighthouse keeper who'
 
+# %% ../nbs/09d_waterfall.ipynb #bf818678
 def waterfall(
     target: str|Target|Session = 'llama.cpp:Q4_K_M', # opened for this call unless it is a session
     model: str = 'nano',      # for a target given as text
