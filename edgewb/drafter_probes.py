@@ -27,6 +27,7 @@ from .probes import _verdict, itself
 # %% ../nbs/17c_drafter_probes.ipynb #eedeac50
 GUESSES = 4
 
+# %% ../nbs/17c_drafter_probes.ipynb #7aaf485b
 def draft_places(
     vocab: int, # fewer places where a row is a megabyte
 ) -> list[int]: # tokens before the first guess
@@ -95,6 +96,7 @@ def guesses(self: Drafting,
 # %% ../nbs/17c_drafter_probes.ipynb #12b098eb
 MUTANTS: dict[str, Mutant] = {}
 
+# %% ../nbs/17c_drafter_probes.ipynb #92627916
 def mutant(applies: Callable[[Any], bool] = lambda c: True):
     "Registers a generator function of a `Drafting` as a mutant."
     def register(f):
@@ -102,6 +104,7 @@ def mutant(applies: Callable[[Any], bool] = lambda c: True):
         return f
     return register
 
+# %% ../nbs/17c_drafter_probes.ipynb #c69d9245
 _slides = lambda c: 'sliding_attention' in c.layer_types
 
 # %% ../nbs/17c_drafter_probes.ipynb #358ad11a
@@ -110,12 +113,14 @@ def draft_window_wide(m):
     "A drafter's sliding layers see two keys more than its target's: the newest window + 1, as transformers 5.23's own mask leaves them."
     with _set((m, 'sees', 1 << 30)): yield # the forward makes its mask
 
+# %% ../nbs/17c_drafter_probes.ipynb #3bc7c8e8
 @mutant(_slides)
 def draft_window_none(m):
     "A drafter's sliding layers see everything (onnxruntime/mobius #363)."
     none = lambda *given: dict(full_attention=None, sliding_attention=None)
     with _set((m, 'sees', 1 << 30), (m.drafter, 'create_attention_masks', none)): yield
 
+# %% ../nbs/17c_drafter_probes.ipynb #c819f3b9
 @mutant()
 def draft_late(m):
     "A drafter doesn't see the newest key in the cache."
@@ -127,16 +132,19 @@ def draft_moves(m):
     "Each guess has a position of its own, instead of all having that of the first."
     with _set((m, 'moves', True)): yield
 
+# %% ../nbs/17c_drafter_probes.ipynb #8a88d6fa
 @mutant()
 def draft_forgets(m):
     "Each guess starts from the target's state, instead of the state of the guess before."
     with _set((m, 'carries', False)): yield
 
+# %% ../nbs/17c_drafter_probes.ipynb #d7e3d324
 @mutant()
 def draft_raw_state(m):
     "The target's state is taken before its last norm (elizaOS/llama.cpp #32 names the same)."
     with _set((m, 'state', 'raw')): yield
 
+# %% ../nbs/17c_drafter_probes.ipynb #0200d38f
 @mutant()
 def draft_no_state(m):
     "The target's state is missing."
@@ -148,6 +156,7 @@ def draft_unscaled(m):
     "The token's embedding is not multiplied by the root of the target's width."
     with _set((m, 'scale', m.config.hidden_size**-.5)): yield
 
+# %% ../nbs/17c_drafter_probes.ipynb #0127b98e
 @mutant(lambda c: c.layer_types.count('sliding_attention') > 1)
 def draft_source(m):
     "A drafter's sliding layers read the keys of one sliding layer too early."
@@ -176,6 +185,7 @@ def _key(folder: Path, drafter: Path, ids: Sequence[int], places: Sequence[int],
              [(x.name, x.about) for x in MUTANTS.values()], [b.sha256 for b in builds]]
     return hashlib.sha256(json.dumps(facts, default=int).encode()).hexdigest()[:16]
 
+# %% ../nbs/17c_drafter_probes.ipynb #d32a4bd7
 def draft_references(
     folder: Path,         # the target's checkpoint
     drafter: Path,        # the drafter's
@@ -209,6 +219,7 @@ def drafter(self: Case) -> Path:
     if not folder.is_dir(): raise NotApplicable('there is no checkpoint of the drafter to compare with')
     return folder
 
+# %% ../nbs/17c_drafter_probes.ipynb #a476481b
 @patch(as_prop=True)
 def draft_places(self: Case) -> list[int]: return draft_places(self.config['vocab_size'])
 
@@ -246,16 +257,19 @@ def _rows(c: Case, which: slice, own: bool = False) -> tuple[np.ndarray, np.ndar
     got = pick(c.drafted())
     return pick(c.draft_reference('truth', own)), got
 
+# %% ../nbs/17c_drafter_probes.ipynb #34944fea
 @probe('drafter')
 def draft_first(c):
     "Is a drafter's first guess the one of transformers in float32?"
     return close(*_rows(c, slice(0, 1)), bound_of(c.target.format))
 
+# %% ../nbs/17c_drafter_probes.ipynb #d8fb0dce
 @probe('drafter')
 def draft_chain(c):
     "And the three after it, each from the state of the one before?"
     return close(*_rows(c, slice(1, None)), bound_of(c.target.format))
 
+# %% ../nbs/17c_drafter_probes.ipynb #22330d85
 @probe('drafter')
 def draft_own_weights(c):
     "Is what a quantised pair loses only the rounding of its weights?"
@@ -275,6 +289,7 @@ def draft_leaves(c):
     a, b = after(), after(c.ids[200:202], 3)
     return bool((a == b).all()), 'eight tokens, equal to the last bit' if (a == b).all() else f'{(a != b).mean():.1%} of the logits differ, by up to {np.abs(a - b).max():.1e}'
 
+# %% ../nbs/17c_drafter_probes.ipynb #9896523c
 @probe('drafter')
 def draft_after_trim(c):
     "After a batch of which only some tokens are kept, does it go on from the right state?"
@@ -294,11 +309,13 @@ def draft_plain(c):
     if c.target.engine != 'torch': raise NotApplicable('a question to transformers')
     return close(c.draft_reference('truth'), c.draft_reference('draft_window_wide'), BOUNDS['f32'])
 
+# %% ../nbs/17c_drafter_probes.ipynb #f0d54721
 def _directed(name: str) -> Callable[[Case], tuple]:
     def ask(c: Case) -> tuple:
         c.drafter
         return _verdict(c.draft_reference('truth', own=True), c.draft_reference(name, own=True), c.drafted(), 2*GUESSES)
     return ask
 
+# %% ../nbs/17c_drafter_probes.ipynb #b3cef0a9
 for m in MUTANTS.values():
     PROBES[f'not_{m.name}'] = Probe(f'not_{m.name}', f'Free of this bug? {m.about}', 'drafter', _directed(m.name))

@@ -22,6 +22,7 @@ from .core import BadMedia, Unsupported
 # %% ../nbs/02c_media.ipynb #93980626
 BUDGETS = 70, 140, 280, 560, 1120 # soft tokens that a picture may cost; the models were trained with these
 
+# %% ../nbs/02c_media.ipynb #1484a838
 def target_size(
     height: int, width: int, # of the picture, pixels
     budget: int = 280,       # soft tokens at most
@@ -37,6 +38,7 @@ def target_size(
 # %% ../nbs/02c_media.ipynb #62bb1048
 MAX_PIXELS = 100_000_000 # more is a mistake, or an attack on memory
 
+# %% ../nbs/02c_media.ipynb #b7c5c1ee
 def _name(data: Any, what: str) -> str:
     "What to call it in an error."
     return f"the {what} '{data}'" if isinstance(data, (str, Path)) and len(str(data)) < 200 else f'this {what}'
@@ -130,10 +132,12 @@ def cut(
 # %% ../nbs/02c_media.ipynb #b1a6d16b
 RATE, MAX_S = 16_000, 30 # samples a second and seconds that the towers take
 
+# %% ../nbs/02c_media.ipynb #25d08557
 _PCM = {(1, 8): lambda b: np.frombuffer(b, np.uint8)/128. - 1, (1, 16): lambda b: np.frombuffer(b, '<i2')/2.**15, (1, 32): lambda b: np.frombuffer(b, '<i4')/2.**31,
         (1, 24): lambda b: np.pad(np.frombuffer(b, np.uint8).reshape(-1, 3), ((0, 0), (1, 0))).view('<i4')[:, 0]/2.**31,
         (3, 32): lambda b: np.frombuffer(b, '<f4'), (3, 64): lambda b: np.frombuffer(b, '<f8')} # by format tag and bits
 
+# %% ../nbs/02c_media.ipynb #95b4c300
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
     "Name, start and declared size of the chunks of a RIFF file."
     at = 12
@@ -257,6 +261,7 @@ def chosen(n: int, most: int = MAX_FRAMES) -> list[int]:
     "The frames that are looked at, of `n`."
     return list(range(n)) if n <= most else [int(i*n/most) for i in range(most)]
 
+# %% ../nbs/02c_media.ipynb #d9bf4c65
 def timestamps(frames: Sequence[int], fps: float|None = None) -> list[str]:
     "When frames of these numbers are shown, as the prompt says it."
     return [f'{int(s//60):02d}:{int(s % 60):02d}' for s in (i/(fps or FPS) for i in frames)]
@@ -264,6 +269,7 @@ def timestamps(frames: Sequence[int], fps: float|None = None) -> list[str]:
 # %% ../nbs/02c_media.ipynb #22204f07
 KINDS = 'image', 'audio', 'video'
 
+# %% ../nbs/02c_media.ipynb #3da77f65
 @dataclass(frozen=True)
 class Towers:
     "What a model can be shown, and at which size."
@@ -281,6 +287,7 @@ class Towers:
 # %% ../nbs/02c_media.ipynb #16b767d9
 from fastcore.basics import patch as _patch
 
+# %% ../nbs/02c_media.ipynb #e9a8b359
 def _json(folder: Path, name: str) -> dict[str, Any]:
     "A JSON file of a checkpoint; empty where there is none."
     try: return json.loads((Path(folder)/name).read_text(encoding='utf8'))
@@ -301,6 +308,7 @@ def of(cls: Towers,
                _budget(image_tokens) or image.get('max_soft_tokens', 280), video.get('max_soft_tokens', 70), video.get('num_frames', MAX_FRAMES),
                free, t.get('use_bidirectional_attention') == 'vision', v.get('mm_posemb_size', 1120) if free else v.get('position_embedding_size', 10_240))
 
+# %% ../nbs/02c_media.ipynb #4249a239
 def _budget(n: int) -> int:
     if n and n not in BUDGETS: raise Unsupported(f'image_tokens={n}: a picture may cost {", ".join(map(str, BUDGETS))} soft tokens.')
     return int(n)
@@ -318,6 +326,7 @@ def fit(self: Towers,
                                              'cut it, or take a smaller image_tokens.')
     return out
 
+# %% ../nbs/02c_media.ipynb #349e5f06
 @_patch
 def patches(self: Towers, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "A fitted picture as this tower's patches, with columns and rows."
@@ -330,6 +339,7 @@ def describe(self: Towers) -> dict[str, Any]:
     kinds = [k for k in KINDS if (self.audio if k == 'audio' else self.vision)]
     return dict(kinds=kinds, image_tokens=self.budget, frame_tokens=self.frame_budget, frames=self.frames, bidirectional=self.bidirectional) if kinds else dict(kinds=[])
 
+# %% ../nbs/02c_media.ipynb #13224775
 @_patch
 def need(self: Towers, kind: str):
     "`Unsupported` unless the model has a tower for this kind of medium."
@@ -386,6 +396,7 @@ def rows(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # float32 [n, hidd
         raise BadMedia(f'there is no soft token {int(ids.min()) if len(ids) else ""}: {len(self)} are kept. A prompt with media is good until the next one is made; make it again.')
     return np.concatenate(self._rows)[-ids - 1]
 
+# %% ../nbs/02c_media.ipynb #61305b82
 @_patch
 def block(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # int64 [n]; -1 for ordinary tokens
     "The block that each id belongs to."
@@ -403,6 +414,7 @@ def vision(self: SoftTokens, ids: Sequence[int]) -> np.ndarray: # int64 [n]; -1 
     block = self.block(ids)
     return np.where(np.array([k != 'audio' for k in self._kind] or [False])[block], block, -1)
 
+# %% ../nbs/02c_media.ipynb #aeeec377
 @_patch
 def piece(self: SoftTokens, id: int) -> bytes:
     "What a soft token reads as: its placeholder."
@@ -463,11 +475,13 @@ def media(
     "All media of a conversation, in order."
     return [read(p, most) for p in _parts(messages)]
 
+# %% ../nbs/02c_media.ipynb #fdbe8a21
 def _parts(messages: Any) -> list[dict[str, Any]]:
     "The content parts that are media."
     parts = [p for m in messages if isinstance(m, dict) and isinstance(m.get('content'), (list, tuple)) for p in m['content'] if isinstance(p, dict)]
     return [p for p in parts if p.get('type') in KINDS]
 
+# %% ../nbs/02c_media.ipynb #d2d11ea7
 def has_media(messages: Any) -> bool:
     "Whether a conversation shows or plays anything."
     return bool(_parts(messages))
@@ -475,6 +489,7 @@ def has_media(messages: Any) -> bool:
 # %% ../nbs/02c_media.ipynb #070c47b3
 _SOUNDS = '.wav', '.mp3', '.flac', '.ogg', '.opus', '.m4a', '.aac', '.aiff', '.aif'
 
+# %% ../nbs/02c_media.ipynb #2423fcc7
 def part(
     data: Any, # a path, bytes, a Pillow picture, an array, a list of frames, or a content part
 ) -> dict[str, Any]: # a content part

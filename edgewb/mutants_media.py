@@ -31,6 +31,7 @@ class Scene:
     data: np.ndarray   # uint8 [H, W, 3], float32 [n] at 16 kHz, or uint8 [frames, H, W, 3]
     budget: int = 70   # soft tokens of a picture at most
 
+# %% ../nbs/17a_mutants_media.ipynb #c69bd4df
 def _picture(h: int, w: int, x0: float = .3) -> np.ndarray:
     "A colour gradient with a disc at `x0` of the width and a bar."
     y, x = np.mgrid[:h, :w]
@@ -39,6 +40,7 @@ def _picture(h: int, w: int, x0: float = .3) -> np.ndarray:
     a[(abs(x - .75*w) < .06*w) & (abs(y - .6*h) < .3*h)] = 20, 60, 220
     return a.round().astype(np.uint8)
 
+# %% ../nbs/17a_mutants_media.ipynb #a4bfb8c2
 def _tones(seconds: float) -> np.ndarray:
     "Quarter seconds of changing pitch."
     t = np.arange(int(16000*seconds))/16000
@@ -55,6 +57,7 @@ PLAIN = {'image': 'picture', 'audio': 'sound', 'video': 'video'} # the scene tha
 # %% ../nbs/17a_mutants_media.ipynb #accf8562
 MARKS = {'image': ('<|image>', '<image|>'), 'audio': ('<|audio>', '<audio|>'), 'video': ('<|image>', '<image|>')}
 
+# %% ../nbs/17a_mutants_media.ipynb #d0a61369
 def pieces(
     tok: Tokenizer, # of the checkpoint
     s: Scene,
@@ -78,6 +81,7 @@ def laid(
         ids += [*b, *after]
     return ids, at
 
+# %% ../nbs/17a_mutants_media.ipynb #70d09e91
 def rows_of(
     at: list[range], # where the blocks lie
     total: int,      # positions in all
@@ -197,6 +201,7 @@ def parts(self: Shown, s: Scene) -> np.ndarray: # logits
 MUTANTS: dict[str, Mutant] = {}
 KINDS: dict[str, str] = {} # mutant -> 'image', 'audio' or 'video'
 
+# %% ../nbs/17a_mutants_media.ipynb #8bf5f9c3
 def mutant(kind: str, applies: Callable[[Any], bool] = lambda c: True):
     "Registers a generator function of a `Shown` as a mutant of one kind of medium. `applies` gets the whole config."
     def register(f):
@@ -206,6 +211,7 @@ def mutant(kind: str, applies: Callable[[Any], bool] = lambda c: True):
         return f
     return register
 
+# %% ../nbs/17a_mutants_media.ipynb #14b99fa8
 _blocks = lambda c: getattr(c.get_text_config(), 'use_bidirectional_attention', None) == 'vision'
 
 # %% ../nbs/17a_mutants_media.ipynb #be82ae2e
@@ -214,26 +220,31 @@ def picture_mask(m):
     "A picture's tokens see each other where they should be read in order, or the reverse; it depends on the model (llama.cpp #28318)."
     with _set((m, 'pictures', not m.pictures)): yield
 
+# %% ../nbs/17a_mutants_media.ipynb #55304d58
 @mutant('image', _blocks)
 def picture_everywhere(m):
     "A picture's tokens see each other on full layers too."
     with _set((m, 'everywhere', True)): yield
 
+# %% ../nbs/17a_mutants_media.ipynb #b6bdeaef
 @mutant('image')
 def picture_scaled(m):
     "Picture rows are multiplied by the embedding scale, as words are."
     with _set((m, 'scale', m.config.hidden_size**.5)): yield
 
+# %% ../nbs/17a_mutants_media.ipynb #f3201d75
 @mutant('image', lambda c: bool(getattr(c.get_text_config(), 'hidden_size_per_layer_input', 0)))
 def picture_ple(m):
     "Per-layer embeddings look up the placeholder at picture tokens, instead of the padding token."
     with _set((m, 'ple_id', m.model.config.image_token_id)): yield
 
+# %% ../nbs/17a_mutants_media.ipynb #6db0a22d
 @mutant('audio')
 def sound_mask(m):
     "A sound's tokens see each other instead of being read in order (llama.cpp #21824)."
     with _set((m, 'sounds', True)): yield
 
+# %% ../nbs/17a_mutants_media.ipynb #ec31a2e3
 @mutant('video')
 def frames_joined(m):
     "The frames of a video see each other, as if they were one picture."
@@ -248,6 +259,7 @@ def mel_floor(m):
 # %% ../nbs/17a_mutants_media.ipynb #996de443
 _tower = lambda c: getattr(c, 'vision_config', None) is not None and 'unified' not in c.model_type
 
+# %% ../nbs/17a_mutants_media.ipynb #5d5db81f
 @mutant('image', _tower)
 def quick_gelu(m):
     "The vision tower computes GELU as x sigmoid(1.702 x)."
@@ -259,6 +271,7 @@ def quick_gelu(m):
     finally:
         for x in mlps: x.act_fn = x._edgewb; del x._edgewb
 
+# %% ../nbs/17a_mutants_media.ipynb #bbd0148f
 @mutant('image', lambda c: _tower(c) and getattr(c.vision_config, 'use_clipped_linears', False))
 def unclamped(m):
     "The vision tower's linear layers are not clamped."

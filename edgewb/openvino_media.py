@@ -50,6 +50,7 @@ def _patches_only(whole):
             return _project(e.multimodal_embedder, e.pos_norm(x))
     return Vision(), (torch.rand(7, e.patch_ln1.normalized_shape[0]), torch.arange(7)[:, None].repeat(1, 2)), ((0,), (0,)), ['patches', 'places']
 
+# %% ../nbs/07b_openvino_media.ipynb #0d6b31f8
 def _project(e, x):
     "Norm and projection to the decoder's width (transformers' own would round to the stored weights' type first)."
     return e.embedding_projection(e.embedding_pre_projection_norm(x))
@@ -89,6 +90,7 @@ def _audio(whole):
             return project(tower.output_proj(x))[0]
     return Audio(), (torch.rand(93, 128),), ((0,),), ['features']
 
+# %% ../nbs/07b_openvino_media.ipynb #0bddebdd
 def _frames_only(whole):
     "The same for the encoder-free model, whose features are samples."
     import torch
@@ -103,6 +105,7 @@ def _frames_only(whole):
 # %% ../nbs/07b_openvino_media.ipynb #aeddd5e2
 FILES = {'vision': 'vision.xml', 'audio': 'audio.xml'}
 
+# %% ../nbs/07b_openvino_media.ipynb #04270714
 def towers(
     whole: Any,            # a model from `openvino_export.load`, prepared
     out: Path,             # the build's folder

@@ -41,6 +41,7 @@ _FENCES = ('<|channel>', '<channel|>', CALL_END, '<|turn>', *_END, *_CALLS, *_ST
 _LETTERS = _re(r'[\w:]*')
 _BEGUN = frozenset(f[:i] for f in _FENCES for i in range(1, len(f)))
 
+# %% ../nbs/02c_reply.ipynb #155cb957
 def _any(fences: Iterable[str], more: str = ''): return _re('|'.join(map(re.escape, sorted(fences, key=len, reverse=True))) + more)
 _FENCE = _any(_FENCES)
 
@@ -90,6 +91,7 @@ def _dull(self: Parser, text: str) -> bool:
     if self._kind == 'call': return not _SIGNS[self._in].search(text)
     return not (self._fresh or self._blank or '<' in text or self._own and '\n' in text)
 
+# %% ../nbs/02c_reply.ipynb #b493fb23
 @patch
 def _more(self: Parser, text: str) -> list[Event]:
     "More of the same."
@@ -109,6 +111,7 @@ def close(self: Parser,
     self._ended_itself, self._end = ended, len(self._buf)
     return self._run(True)
 
+# %% ../nbs/02c_reply.ipynb #45f30068
 @patch
 def _run(self: Parser, final: bool) -> list[Event]:
     while (final or self._i < self._end) and self._step(final): pass
@@ -124,6 +127,7 @@ def _take(self: Parser, end: int):
     if (self._blank or self._fresh) and not (self._cut or self._buf[self._i:end].isspace()): self._blank, self._fresh, self._said = False, False, True
     self._i, self._last = end, self._buf[end - 1]
 
+# %% ../nbs/02c_reply.ipynb #1de60310
 @patch
 def _taken(self: Parser) -> str:
     "What was read since the last event."
@@ -131,6 +135,7 @@ def _taken(self: Parser) -> str:
     text, self._from, self._kept = self._kept + self._buf[self._from:end], end, ''
     return text
 
+# %% ../nbs/02c_reply.ipynb #d88e5052
 @patch
 def _flush(self: Parser):
     if not (text := self._taken()): return
@@ -146,6 +151,7 @@ def _control(self: Parser, end: int, name: str, repair: str = ''):
     self._out.append(Event('control', self._buf[self._i:end], name))
     self._i, self._from, self._last = end, end, self._buf[end - 1]
 
+# %% ../nbs/02c_reply.ipynb #08d14a48
 @patch
 def _go(self: Parser, kind: str) -> bool:
     "From here on the text is of another kind."
@@ -159,6 +165,7 @@ def _set_cut(self: Parser, why: str):
     "What is being read may have ended here; only what follows will tell. Until then it is held back."
     self._cut, self._h, self._before = why, self._i, self._last
 
+# %% ../nbs/02c_reply.ipynb #612ca6b6
 @patch
 def _keep(self: Parser):
     "It had not ended."
@@ -217,6 +224,7 @@ def _ended(self: Parser, end: int, repair: str = '') -> bool:
     self._control(end, 'end', repair)
     return self._go('after')
 
+# %% ../nbs/02c_reply.ipynb #28252447
 @patch
 def _after(self: Parser, final: bool) -> bool:
     "Behind the end of the turn."
@@ -240,6 +248,7 @@ def _turn(self: Parser, end: int, final: bool) -> bool:
 _THOUGHT = _re(r'thought(?!\w)[ \t]{0,8}\n?')
 _THOUGHT_SO_FAR = _re(r'(?:t|th|tho|thou|thoug|though|thought[ \t]{0,8})?')
 
+# %% ../nbs/02c_reply.ipynb #911c3b8a
 @patch
 def _channel(self: Parser, end: int, final: bool, repair: str = '') -> bool:
     "A thought opens, with its name."
@@ -247,6 +256,7 @@ def _channel(self: Parser, end: int, final: bool, repair: str = '') -> bool:
     m = _THOUGHT.match(self._buf, end)
     return self._think(m.end() if m else end, repair)
 
+# %% ../nbs/02c_reply.ipynb #3cf35a5a
 @patch
 def _think(self: Parser, end: int, repair: str) -> bool:
     self._control(end, 'channel', repair)
@@ -284,6 +294,7 @@ def _opener(self: Parser, fence: str, end: int, final: bool) -> bool:
 _BARE = _re(rf'call\s{{0,4}}:\s{{0,4}}{_NAME}\s{{0,8}}(?=[{{(])')
 _BARE_SO_FAR = _re(rf'c(?:a(?:l(?:l(?:\s{{0,4}}(?::(?:\s{{0,4}}(?:{_NAME}\s{{0,8}})?)?)?)?)?)?)?')
 
+# %% ../nbs/02c_reply.ipynb #91a15478
 @patch
 def _begin(self: Parser, final: bool) -> bool|None:
     "Where an answer may begin: a thought or a call may have lost its fence. None: it is an ordinary beginning."
@@ -307,6 +318,7 @@ def _name(self: Parser, k: int) -> bool:
     self._control(k + 8, 'stray', 'stray-header')
     return True
 
+# %% ../nbs/02c_reply.ipynb #b597ea00
 @patch
 def _begun(self: Parser, rest: str) -> bool:
     "Whether a call without its fence may begin like this."
@@ -361,6 +373,7 @@ _MARKS |= {'tag': _MARKS['string'], '': _re(_MARKS['string'].pattern + r'|[{}\[\
 _SIGNS = {'': _re(r'[<{}\[\]()"]'), 'json': _re(r'[<\\"]'), 'string': _re('<')} # without one of these there is no mark
 _STARTS = frozenset(':,[{(=') # what stands before a value
 
+# %% ../nbs/02c_reply.ipynb #57fcd0e0
 @patch
 def _call_from(self: Parser, fence: str) -> bool:
     "A call begins here, with this fence or without one."
@@ -437,6 +450,7 @@ def _in_string(self: Parser, mark: str, start: int, end: int) -> bool:
 # %% ../nbs/02c_reply.ipynb #74b969f0
 _BARE_TAIL, _BARE_TAIL_SO_FAR = _re(r'[\s}\])]*<tool_call\|>'), _re(r'[\s}\])]{0,40}(?:<[tool_ca|]*)?')
 
+# %% ../nbs/02c_reply.ipynb #73f84d73
 @patch
 def _bare_end(self: Parser, final: bool) -> bool:
     "A call without its opening fence ends with its brackets; the closing fence may follow."

@@ -33,6 +33,7 @@ class Thing:
     "One shape or digit in a picture; pixels."
     shape: str; colour: str; x: int; y: int; r: int
 
+# %% ../../nbs/nano/02_media.ipynb #e1ab813d
 @dataclass(frozen=True)
 class Picture:
     "What is in a picture."
@@ -41,6 +42,7 @@ class Picture:
     seed: int      # of the noise
     things: tuple
 
+# %% ../../nbs/nano/02_media.ipynb #3f619cfb
 @dataclass(frozen=True)
 class Video:
     "A few pictures, one after the other."
@@ -76,11 +78,13 @@ def paint(
 # %% ../../nbs/nano/02_media.ipynb #d81dcb3a
 RATE = 16000 # samples a second
 
+# %% ../../nbs/nano/02_media.ipynb #24b0e866
 @dataclass(frozen=True)
 class Event:
     "Something to hear: from `start`, for `length` seconds."
     kind: str; start: float; length: float; hertz: float; loud: float
 
+# %% ../../nbs/nano/02_media.ipynb #ce056fa8
 @dataclass(frozen=True)
 class Sound:
     "What is in a sound."
@@ -99,6 +103,7 @@ def _wave(e, rng):
         w = np.sin(phase) + rng.uniform(0, .4)*np.sin(2*phase) + rng.uniform(0, .25)*np.sin(3*phase)
     return e.loud*w*np.minimum(1, np.minimum(np.arange(n), np.arange(n)[::-1])/160)
 
+# %% ../../nbs/nano/02_media.ipynb #7cafc5d6
 def play(
     s: Sound,
 ) -> np.ndarray: # float32, mono, 16 kHz
@@ -114,15 +119,18 @@ def play(
 MEDIA_FAMILIES: dict[str, Callable] = {} # name -> generator
 SIDE = 96 # pixels of a picture's side: 64 soft tokens of 12 x 12
 
+# %% ../../nbs/nano/02_media.ipynb #e13d449c
 def family(f: Callable) -> Callable:
     "Registers a generator `f(rng) -> Item`."
     MEDIA_FAMILIES[f.__name__] = f
     return f
 
+# %% ../../nbs/nano/02_media.ipynb #70af0dff
 def _item(name, kind, scene, question, answer, follow=()):
     content = [{'type': kind, kind: scene}, {'type': 'text', 'text': question}]
     return Item(name, ({'role': 'user', 'content': content},), answer, (str(scene),), follow=tuple(follow))
 
+# %% ../../nbs/nano/02_media.ipynb #8e8db726
 def _picture(rng, things): return Picture(SIDE, SIDE, rng.randint(70, 150), rng.randrange(1 << 30), tuple(things))
 
 # %% ../../nbs/nano/02_media.ipynb #411143ac
@@ -140,6 +148,7 @@ def _spots(rng, n, lo, hi, box=(0, 0, SIDE, SIDE)):
 _ASK = dict(shape=('Which shape?', 'What shape is it?', 'Name the shape.'), colour=('Which colour is the {}?', 'What colour has the {}?'),
             count=('How many are there?', 'How many shapes?', 'Count them.'))
 
+# %% ../../nbs/nano/02_media.ipynb #3c08b57f
 def _more(rng, p, corners=()):
     "A few further questions on the same picture: on what is in it, and on where."
     ts = p.things; alone = lambda k, t: sum(getattr(u, k) == getattr(t, k) for u in ts) == 1
@@ -159,6 +168,7 @@ def shapes(rng):
     p = _picture(rng, [Thing(rng.choice(SHAPES), rng.choice(list(PAINTS)), *spot)])
     return _item('shapes', 'image', p, rng.choice(_ASK['shape']), p.things[0].shape, _more(rng, p))
 
+# %% ../../nbs/nano/02_media.ipynb #ef3488ea
 @family
 def colours(rng):
     "One to three different shapes; the colour of one of them."
@@ -175,6 +185,7 @@ def counts(rng):
     p = _picture(rng, [Thing(s, c, *at) for at in _spots(rng, n, 9, 14)])
     return _item('counts', 'image', p, rng.choice(_ASK['count']), str(n), _more(rng, p))
 
+# %% ../../nbs/nano/02_media.ipynb #40c3292a
 @family
 def places(rng):
     "Different shapes in up to three of the four corners; where one of them is."
@@ -198,9 +209,11 @@ def numerals(rng):
 # %% ../../nbs/nano/02_media.ipynb #4a9ddb44
 NOTES = dict(c=523.25, d=587.33, e=659.26, f=698.46, g=783.99, a=880., b=987.77)
 
+# %% ../../nbs/nano/02_media.ipynb #fa50e510
 def _sound(rng, seconds, events): return Sound(round(seconds, 2), rng.randrange(1 << 30), rng.choice([0., .001, .003]), tuple(events))
 def _about(rng, lo, hi): return round(rng.uniform(lo, hi), 2)
 
+# %% ../../nbs/nano/02_media.ipynb #07cf8bb6
 @family
 def notes(rng):
     "Which note of an octave."
@@ -208,6 +221,7 @@ def notes(rng):
     s = _sound(rng, start + length + rng.uniform(.02, .15), [Event('tone', start, length, NOTES[n], _about(rng, .15, .5))])
     return _item('notes', 'audio', s, rng.choice(['Which note?', 'Name the note.']), n)
 
+# %% ../../nbs/nano/02_media.ipynb #e9d00b7c
 @family
 def beeps(rng):
     "One to five beeps."
@@ -221,6 +235,7 @@ def beeps(rng):
 HEARD = {'low': (300, 420), 'high': (1800, 2600), 'noise': (1, 1)} # hertz, from and to
 KINDS = 'tone', 'noise', 'rising', 'falling', 'silence'
 
+# %% ../../nbs/nano/02_media.ipynb #35422ade
 @family
 def order(rng):
     "Two or three of low, high and noise, in their order."
@@ -230,6 +245,7 @@ def order(rng):
         t += es[-1].length + rng.uniform(.1, .16)
     return _item('order', 'audio', _sound(rng, t + rng.uniform(0, .1), es), rng.choice(['Name the sounds in order.', 'What comes after what?']), ' '.join(names))
 
+# %% ../../nbs/nano/02_media.ipynb #231717bc
 @family
 def sounds(rng):
     "A tone, noise, a rising or falling tone, or nothing."
@@ -241,6 +257,7 @@ def sounds(rng):
 PICTURES = 'shapes', 'colours', 'counts', 'places', 'numerals'
 SOUNDS = 'notes', 'beeps', 'order', 'sounds'
 
+# %% ../../nbs/nano/02_media.ipynb #c7bd1086
 def draw(
     family: str,       # a key of `MEDIA_FAMILIES`
     rng: random.Random,
@@ -251,6 +268,7 @@ def draw(
         item = MEDIA_FAMILIES[family](rng)
         if held_out(item.keys[0]) != train: return item
 
+# %% ../../nbs/nano/02_media.ipynb #8e972e89
 def held_out_items(family: str, n: int, seed: int = 0) -> list[Item]:
     "`n` held-out items of a family; fewer are a subset of more."
     return [draw(family, random.Random(f'{seed} {family} {i}'), train=False) for i in range(n)]
@@ -261,6 +279,7 @@ def scene(item: Item) -> tuple[str, Any]: # 'image', 'audio' or 'video', and its
     part = item.messages[0]['content'][0]
     return part['type'], part[part['type']]
 
+# %% ../../nbs/nano/02_media.ipynb #2fce2239
 def shown(item: Item) -> list[dict]: # messages for `Session.chat_ids`, media as arrays
     "The conversation with its pixels or samples."
     kind, s = scene(item)
@@ -284,6 +303,7 @@ def evaluate(
         if progress: progress(f, out[f])
     return out
 
+# %% ../../nbs/nano/02_media.ipynb #0e572139
 def answers(session: Any, max_tokens: int = 16) -> Callable[[Item], str]:
     "Greedy replies of an open session that has towers, in the form that `evaluate` asks for."
     return lambda item: session.generate(session.chat_ids(shown(item)), max_tokens=max_tokens).text
