@@ -58,18 +58,19 @@ def work(
 KINDS = {
     'arm-neon': 'Arm cores without dot products: Cortex-A72 and older',
     'arm':      'Arm cores with dot products: boards, phones, notebooks',
+    'apple-cpu': 'cores of Apple silicon',
     'x86':      'x86 cores of notebooks, desktops and small boxes',
     'riscv':    'RISC-V cores with vectors',
     'server':   'CPUs with many memory channels',
     'apple':    'GPUs of Apple silicon',
-    'jetson':   'GPUs of Jetson modules',
+    'jetson':   'NVIDIA GPUs on the memory of a CPU: Jetson modules, GB10',
     'unified':  'other GPUs on the memory of a CPU',
     'nvidia':   'NVIDIA cards with GDDR',
     'hbm':      'NVIDIA cards with HBM',
     'radeon':   'AMD cards',
     'arc':      'Intel cards',
     'npu':      'neural accelerators'}
-CPUS = 'arm-neon', 'arm', 'x86', 'riscv', 'server'
+CPUS = 'arm-neon', 'arm', 'apple-cpu', 'x86', 'riscv', 'server', 'cpu'
 
 # %% ../nbs/14a_speeds.ipynb #64f17454
 @dataclass(frozen=True)
