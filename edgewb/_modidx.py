@@ -1600,6 +1600,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'edgewb.roofline._cpu_kind': ('roofline.html#_cpu_kind', 'edgewb/roofline.py'),
                                  'edgewb.roofline._curve': ('roofline.html#_curve', 'edgewb/roofline.py'),
                                  'edgewb.roofline._dict': ('roofline.html#_dict', 'edgewb/roofline.py'),
+                                 'edgewb.roofline._fast': ('roofline.html#_fast', 'edgewb/roofline.py'),
                                  'edgewb.roofline._frame': ('roofline.html#_frame', 'edgewb/roofline.py'),
                                  'edgewb.roofline._gpu_kind': ('roofline.html#_gpu_kind', 'edgewb/roofline.py'),
                                  'edgewb.roofline._html': ('roofline.html#_html', 'edgewb/roofline.py'),

@@ -155,9 +155,9 @@ def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float],
     y = np.array([math.log(r.prefill*_operations(r, attention)) for r in rows]) - np.log(rate)
     x = np.array([[*_about(m, r, getattr(r, by)), *(float(c == (r.chip, r.kind)) for c in chips)] for r in rows])
     near, k, w = np.r_[_NEAR, np.zeros(len(kinds) + len(chips))], len(_NEAR) + len(kinds), np.ones(len(rows))
-    on = np.array([kinds.index(r.kind) for r in rows])
+    on, far = np.array([kinds.index(r.kind) for r in rows]), np.ones(len(chips))
     for _ in range(rounds):
-        p = np.r_[1/_SPREAD, np.full(len(kinds), 1/.36), 1/m.spread[of]]
+        p = np.r_[1/_SPREAD, np.full(len(kinds), 1/.36), far/m.spread[of]]
         v = w/m.scatter[on]**2
         cov = np.linalg.inv(x.T*v@x + np.diag(p))
         b = cov@(x.T@(v*y) + p*near)
@@ -165,7 +165,8 @@ def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float],
         w = (_TAIL + 1)/(_TAIL + (off/m.scatter[on])**2)
         ss, n = np.bincount(on, w*off**2, len(kinds)), np.bincount(on, minlength=len(kinds))
         m.scatter = np.sqrt((ss + 6*max(ss.sum()/len(rows), .07**2))/(n + 6))
-        ss = np.bincount(of, b[k:]**2 + np.diag(cov)[k:], len(kinds))
+        far = np.where(m.count[of] < 3, 1, 4/(3 + b[k:]**2/m.spread[of])) # a chip unlike its kind says less of it
+        ss = np.bincount(of, far*b[k:]**2 + np.diag(cov)[k:], len(kinds))
         m.spread = (ss + 3*ss.sum()/len(of))/(m.count + 3)
     return replace(m, mean=b[:k], cov=cov[:k, :k])
 

@@ -59,7 +59,8 @@ KINDS = {
     'arm-neon': 'Arm cores without dot products: Cortex-A72 and older',
     'arm':      'Arm cores with dot products: boards, phones, notebooks',
     'apple-cpu': 'cores of Apple silicon',
-    'x86':      'x86 cores of notebooks, desktops and small boxes',
+    'x86':      'x86 cores of desktops and small boxes',
+    'x86-laptop': 'x86 cores of notebooks, which are held to few watts',
     'riscv':    'RISC-V cores with vectors',
     'server':   'CPUs with many memory channels',
     'apple':    'GPUs of Apple silicon',
@@ -70,7 +71,7 @@ KINDS = {
     'radeon':   'AMD cards',
     'arc':      'Intel cards',
     'npu':      'neural accelerators'}
-CPUS = 'arm-neon', 'arm', 'apple-cpu', 'x86', 'riscv', 'server', 'cpu'
+CPUS = 'arm-neon', 'arm', 'apple-cpu', 'x86', 'x86-laptop', 'riscv', 'server', 'cpu'
 
 # %% ../nbs/14a_speeds.ipynb #64f17454
 @dataclass(frozen=True)
