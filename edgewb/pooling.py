@@ -126,8 +126,6 @@ class _Prefill:
     by: str            # 'rate' or 'bandwidth'
     centre: float      # of rates
 
-_NEAR, _SPREAD = np.array([0, 0, -.5, -.15]), np.array([100, .04, .25, .04]) # intercept, departure from proportional, experts, old: before anything is known
-
 # %% ../nbs/14b_pooling.ipynb #e430a75d
 _TERMS = { # of the logarithm of the rate: what is expected before anything is known, and the variance of that
     'one': (0, 100), 'rate': (0, .01), 'experts': (-.5, .25), 'experts, batch': (.2, .06), 'batch': (.1, .02),
@@ -214,8 +212,8 @@ def _pool_frame(m: _Decode):
                              launch_us=at(1, 0, launch), launch_low=at(1, -1, launch), launch_high=at(1, 1, launch), scatter=m.scatter), index=m.kinds)
 
 # %% ../nbs/14b_pooling.ipynb #ac24efa4
-CAUTION = {'machines': 1.8, 'lines': 1.55} # variance among machines, scatter of lines: times what was fitted
-_MIXTURES = .4 # how much backends differ in what experts cost them in a prompt: standard deviation of the logarithm
+CAUTION = {'machines': 1.8, 'lines': 1.6} # variance among machines, scatter of lines: times what was fitted
+_MIXTURES, _SIXTEEN, _WHOLE = .1, .2, ('BF16', 'F16') # how little a probe tells of a prompt with experts if it has none, of 16 bits if it has fewer, and the other way round: standard deviation of the logarithm
 
 # %% ../nbs/14b_pooling.ipynb #fdd4ab4d
 def _kind(m: Any, kind: str) -> tuple[int|None, list[int]]:
@@ -275,8 +273,10 @@ def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, probes: Sequence[
     at, fixed = line(r), 0. if i is not None else .36
     spread = (m.spread[i] if i is not None else m.spread[others].mean())*CAUTION['machines']*(1 + 1/((m.count[i] if i is not None else 1) + .5))
     known, noise = float(at@m.cov@at) + fixed + spread, _scatter(m, kind)**2
+    fitted = noise/CAUTION['lines']**2 # caution widens the range, not the doubt in a probe
     off = [math.log(s.prefill*_operations(s, m.attention)/rate) - line(s)@m.mean for s in probes if s.prefill]
-    sure = [1/(noise + _MIXTURES**2*(s.work.experts != r.work.experts)) for s in probes if s.prefill] # a probe without experts tells less of a model with them
+    other = lambda s: _MIXTURES**2*(s.work.experts != r.work.experts) + _SIXTEEN**2*((s.format in _WHOLE) != (r.format in _WHOLE))
+    sure = [1/(fitted + other(s)) for s in probes if s.prefill]
     all_ = 1/known + sum(sure)
     return float(math.log(rate) + at@m.mean + sum(o*w for o, w in zip(off, sure))/all_), math.sqrt(1/all_ + noise)
 

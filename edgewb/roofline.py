@@ -67,7 +67,7 @@ def _rate(p: Profile, kind: str, names: str) -> float|None:
     "The figure of the type that the kernels of this kind compute in; of another type, if that is all there is."
     gpu = next((a for a in p.accelerators if a.kind == 'gpu'), None)
     wanted = {'apple': 'fp16' if gpu and 'fp16' in gpu.peak else 'fp32', 'arm-neon': 'fp32', 'radeon': 'fp16', 'arc': 'fp16', 'unified': 'int8' if 'gb10' in names or 'nvidia' in names else 'fp16'}.get(kind, 'int8')
-    peak = p.peak if kind in (*CPUS, 'cpu') else gpu.peak if gpu else {}
+    peak = p.peak if kind in CPUS else gpu.peak if gpu else {}
     if kind == 'hbm': wanted = max(('int8', 'fp16'), key=lambda t: float(peak.get(t, 0))) # a B300 has next to no int8
     if kind in ('x86', 'x86-laptop', 'arm', 'apple-cpu', 'server') and ('int8' not in peak or 'AMX-INT8' in p.isa): return _vectors(p)
     if kind in CPUS: return float(peak[wanted]) if wanted in peak else None
@@ -308,8 +308,8 @@ def leave_one_out(
     rows, out = list(rows or speeds.published()), []
     for chip in dict.fromkeys(r.chip for r in rows):
         p, own = pool([r for r in rows if r.chip != chip]), [r for r in rows if r.chip == chip]
-        for where in dict.fromkeys((r.machine, r.kind, r.engine) for r in own): # one engine's speeds are no probes of another
-            mine = [r for r in own if (r.machine, r.kind, r.engine) == where]
+        for where in dict.fromkeys((r.machine, r.kind, r.engine, r.source) for r in own): # one person's speeds with one engine are no probes of another's
+            mine = [r for r in own if (r.machine, r.kind, r.engine, r.source) == where]
             out += _checks(mine, p)
             for what in ('decode', 'prefill'):
                 if two := _two(mine, what): out += [c for c in _checks([r for r in mine if r not in two], p, two) if c.what == what]
