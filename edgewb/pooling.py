@@ -97,39 +97,65 @@ def _kinds(m: _Decode, q: np.ndarray, of: np.ndarray) -> None:
         ss = np.bincount(of, (w*(g - m.mu[of, j, None])**2).sum(1), len(m.kinds))
         m.var[:, j] = (ss + 3*ss.sum()/len(of))/(m.count + 3)
 
+# %% ../nbs/14b_pooling.ipynb #7e0a0001
+_ARM = 'arm', 'arm-neon', 'apple-cpu'
+_ORDERED = { # since when llama.cpp re-orders a format, so that a core's registers work on several rows of it at once
+    'arm': {'Q4_0': '2024-07', 'IQ4_NL': '2024-11', 'Q4_K': '2025-11', 'Q8_0': '2025-12', 'Q5_K': '2026-01', 'Q6_K': '2026-01', 'MXFP4': '2026'},
+    'x86': {'Q4_0': '2024-07', 'Q4_K': '2025-04', 'IQ4_NL': '2025-04', 'MXFP4': '2026'}}
+
+def _own(r: Speed) -> bool:
+    "Whether kernels ran that llama.cpp doesn't have."
+    return r.kind in CPUS and r.engine in ('ik_llama.cpp', 'llamafile')
+
+def _slow(r: Speed) -> bool:
+    "Whether a CPU had to take a prompt's products row by row."
+    since = _ORDERED['arm' if r.kind in _ARM else 'x86'].get(r.format.removesuffix('_M').removesuffix('_S').removesuffix('.F16'), 'never')
+    return r.kind in CPUS and not _own(r) and since > (r.date or '9999')
+
+
 # %% ../nbs/14b_pooling.ipynb #bfab43aa
 @dataclass
 class _Prefill:
     kinds: list[str]
     count: np.ndarray  # chips of each kind
-    mean: np.ndarray   # of rate, experts, old, kinds
+    mean: np.ndarray   # of _TERMS, then of kinds
     cov: np.ndarray
     spread: np.ndarray # of a kind's chips, variance
     scatter: np.ndarray # of a kind's lines, around their chip
-    attention: float   # how much dearer an operation of attention is than one of a matrix
+    attention: tuple[float, float] # how much dearer an operation of attention is than one of a matrix: on GPUs, on CPUs
     by: str            # 'rate' or 'bandwidth'
-    centre: float      # of log rate
-
-_NEAR, _SPREAD = np.array([0, 0, -.5, -.15]), np.array([100, .04, .25, .04]) # intercept, departure from proportional, experts, old: before anything is known
+    centre: float      # of rates
 
 # %% ../nbs/14b_pooling.ipynb #e430a75d
-def _about(m: _Prefill, kind: str, rate: float, experts: bool, old: bool) -> np.ndarray:
+_TERMS = { # of the logarithm of the rate: what is expected before anything is known, and the variance of that
+    'one': (0, 100), 'rate': (0, .01), 'experts': (-.5, .25), 'experts, batch': (.2, .06), 'batch': (.1, .02),
+    'old': (-.15, .04), 'own kernels': (.4, .1), 'row by row, Arm': (-1, .25), 'row by row, x86': (-.5, .1)}
+_NEAR, _SPREAD = (np.array(x, float) for x in zip(*_TERMS.values()))
+
+def _terms(r: Speed, rate: float) -> list[float]:
+    "What the rate of a line depends on, its kind and chip apart."
+    cpu, arm, e, slow = r.kind in CPUS, r.kind in _ARM, r.work.experts, _slow(r)
+    batch = 0 if cpu else math.log(min(r.prompt, 2048)/512)/math.log(4)
+    return [1, math.log(rate), e, e*batch, batch, _old(r), _own(r), slow and arm, slow and not arm]
+
+def _about(m: _Prefill, r: Speed, rate: float) -> np.ndarray:
     "The line of the linear model for a machine without the chip's own part."
-    return np.array([1, math.log(rate) - m.centre, experts, old, *(float(k == kind) for k in m.kinds)])
+    return np.array([*_terms(r, rate/m.centre), *(k == r.kind for k in m.kinds)], float)
 
-def _operations(w: Work, attention: float) -> float: return w.matrices + attention*w.attention
+def _operations(r: Speed, attention: tuple[float, float]) -> float:
+    return r.work.matrices + attention[r.kind in CPUS]*r.work.attention
 
-def _fit_prefill(rows: Sequence[Speed], by: str, attention: float, rounds: int = 12) -> _Prefill:
+def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float], rounds: int = 12) -> _Prefill:
     kinds, chips = sorted({r.kind for r in rows}), list(dict.fromkeys((r.chip, r.kind) for r in rows))
     of = np.array([kinds.index(k) for _, k in chips])
     rate = np.array([getattr(r, by) for r in rows])
-    m = _Prefill(kinds, np.bincount(of, minlength=len(kinds)), np.zeros(0), np.zeros((0, 0)), np.full(len(kinds), .1), np.full(len(kinds), .1), attention, by, float(np.log(rate).mean()))
-    y = np.array([math.log(r.prefill*_operations(r.work, attention)) for r in rows]) - np.log(rate)
-    x = np.array([[*_about(m, r.kind, getattr(r, by), r.work.experts, _old(r)), *(float(c == (r.chip, r.kind)) for c in chips)] for r in rows])
-    near, k, w = np.r_[_NEAR, np.zeros(len(kinds) + len(chips))], 4 + len(kinds), np.ones(len(rows))
-    on = np.array([kinds.index(r.kind) for r in rows])
+    m = _Prefill(kinds, np.bincount(of, minlength=len(kinds)), np.zeros(0), np.zeros((0, 0)), np.full(len(kinds), .1), np.full(len(kinds), .1), attention, by, float(np.exp(np.log(rate).mean())))
+    y = np.array([math.log(r.prefill*_operations(r, attention)) for r in rows]) - np.log(rate)
+    x = np.array([[*_about(m, r, getattr(r, by)), *(float(c == (r.chip, r.kind)) for c in chips)] for r in rows])
+    near, k, w = np.r_[_NEAR, np.zeros(len(kinds) + len(chips))], len(_NEAR) + len(kinds), np.ones(len(rows))
+    on, far = np.array([kinds.index(r.kind) for r in rows]), np.ones(len(chips))
     for _ in range(rounds):
-        p = np.r_[1/_SPREAD, np.full(len(kinds), 1/.36), 1/m.spread[of]]
+        p = np.r_[1/_SPREAD, np.full(len(kinds), 1/.36), far/m.spread[of]]
         v = w/m.scatter[on]**2
         cov = np.linalg.inv(x.T*v@x + np.diag(p))
         b = cov@(x.T@(v*y) + p*near)
@@ -137,14 +163,16 @@ def _fit_prefill(rows: Sequence[Speed], by: str, attention: float, rounds: int =
         w = (_TAIL + 1)/(_TAIL + (off/m.scatter[on])**2)
         ss, n = np.bincount(on, w*off**2, len(kinds)), np.bincount(on, minlength=len(kinds))
         m.scatter = np.sqrt((ss + 6*max(ss.sum()/len(rows), .07**2))/(n + 6))
-        ss = np.bincount(of, b[k:]**2 + np.diag(cov)[k:], len(kinds))
+        far = np.where(m.count[of] < 3, 1, 4/(3 + b[k:]**2/m.spread[of])) # a chip unlike its kind says less of it
+        ss = np.bincount(of, far*b[k:]**2 + np.diag(cov)[k:], len(kinds))
         m.spread = (ss + 3*ss.sum()/len(of))/(m.count + 3)
     return replace(m, mean=b[:k], cov=cov[:k, :k])
 
 # %% ../nbs/14b_pooling.ipynb #0a6dd482
 def _best_prefill(rows: Sequence[Speed], by: str) -> _Prefill|None:
     rows = [r for r in rows if r.prefill and getattr(r, by)]
-    return min((_fit_prefill(rows, by, a) for a in (1., 2., 4.)), key=lambda m: m.scatter@m.count) if rows else None
+    dearer = [(gpu, cpu) for gpu in (2., 4.) for cpu in (4., 8.)]
+    return min((_fit_prefill(rows, by, a) for a in dearer), key=lambda m: m.scatter@m.count) if rows else None
 
 # %% ../nbs/14b_pooling.ipynb #1a5845a5
 @dataclass
@@ -184,8 +212,8 @@ def _pool_frame(m: _Decode):
                              launch_us=at(1, 0, launch), launch_low=at(1, -1, launch), launch_high=at(1, 1, launch), scatter=m.scatter), index=m.kinds)
 
 # %% ../nbs/14b_pooling.ipynb #ac24efa4
-CAUTION = {'machines': 1.8, 'lines': 1.55} # variance among machines, scatter of lines: times what was fitted
-_MIXTURES = .4 # how much backends differ in what experts cost them in a prompt: standard deviation of the logarithm
+CAUTION = {'machines': 1.8, 'lines': 1.6} # variance among machines, scatter of lines: times what was fitted
+_MIXTURES, _SIXTEEN, _WHOLE = .1, .2, ('BF16', 'F16') # how little a probe tells of a prompt with experts if it has none, of 16 bits if it has fewer, and the other way round: standard deviation of the logarithm
 
 # %% ../nbs/14b_pooling.ipynb #fdd4ab4d
 def _kind(m: Any, kind: str) -> tuple[int|None, list[int]]:
@@ -241,12 +269,14 @@ def _decode_range(m: _Decode, q: np.ndarray, kind: str, rows: Sequence[Speed]) -
 def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, probes: Sequence[Speed] = ()) -> tuple[float, float]:
     "Logarithm of the operations a second in a prompt, and its uncertainty; probes say what this chip is like."
     i, others = _kind(m, kind)
-    line = lambda s: _about(m, kind, rate, s.work.experts, _old(s))
+    line = lambda s: _about(m, s, rate)
     at, fixed = line(r), 0. if i is not None else .36
     spread = (m.spread[i] if i is not None else m.spread[others].mean())*CAUTION['machines']*(1 + 1/((m.count[i] if i is not None else 1) + .5))
     known, noise = float(at@m.cov@at) + fixed + spread, _scatter(m, kind)**2
-    off = [math.log(s.prefill*_operations(s.work, m.attention)/rate) - line(s)@m.mean for s in probes if s.prefill]
-    sure = [1/(noise + _MIXTURES**2*(s.work.experts != r.work.experts)) for s in probes if s.prefill] # a probe without experts tells less of a model with them
+    fitted = noise/CAUTION['lines']**2 # caution widens the range, not the doubt in a probe
+    off = [math.log(s.prefill*_operations(s, m.attention)/rate) - line(s)@m.mean for s in probes if s.prefill]
+    other = lambda s: _MIXTURES**2*(s.work.experts != r.work.experts) + _SIXTEEN**2*((s.format in _WHOLE) != (r.format in _WHOLE))
+    sure = [1/(fitted + other(s)) for s in probes if s.prefill]
     all_ = 1/known + sum(sure)
     return float(math.log(rate) + at@m.mean + sum(o*w for o, w in zip(off, sure))/all_), math.sqrt(1/all_ + noise)
 
@@ -262,7 +292,7 @@ def _prefill_range(p: Pool, q: np.ndarray, r: Speed, probes: Sequence[Speed] = (
     share, launch = math.exp(q@_U), math.exp(q@_V)
     wait = r.work.all/r.bandwidth/share
     def speed(z: float) -> float:
-        compute = r.prompt*_operations(r.work, m.attention)/math.exp(mid + z*sd)
+        compute = r.prompt*_operations(r, m.attention)/math.exp(mid + z*sd)
         return r.prompt/(max(compute, wait) + launch*r.work.launches)
     return Range(speed(-2.132), speed(0), speed(2.132)) # 2.132: 5% of Student's t with four degrees of freedom lie beyond
 

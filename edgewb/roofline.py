@@ -45,31 +45,38 @@ def _gpu_kind(p: Profile, names: str) -> str:
     return 'hbm' if maker == 'nvidia' and p.memory.kind.upper().startswith('HBM') else maker
 
 def _cpu_kind(p: Profile) -> str:
-    if p.arch.startswith(('x86', 'amd64', 'i686')): return 'server' if p.kind == 'server' else 'x86'
-    if p.arch.startswith(('aarch64', 'arm')): return 'server' if p.kind == 'server' else 'arm' if 'DOTPROD' in p.isa else 'arm-neon'
-    return 'cpu'
+    if p.arch.startswith(('x86', 'amd64', 'i686')): return 'server' if p.kind == 'server' else 'x86-laptop' if p.kind == 'laptop' else 'x86'
+    if p.arch.startswith(('aarch64', 'arm')): return 'server' if p.kind == 'server' else 'apple-cpu' if p.kind == 'apple' else 'arm' if 'DOTPROD' in p.isa else 'arm-neon'
+    return 'riscv' if p.arch.startswith('riscv') else 'cpu'
 
 # %% ../nbs/14_roofline.ipynb #1aada882
 _CYCLE = {'Coffee Lake': 64, 'Comet Lake': 64, 'Raptor Cove': 128, 'Redwood Cove': 128, 'Lion Cove': 128, 'Golden Cove': 256, 'Gracemont': 32, 'Crestmont': 32, 'Skymont': 128, 'Zen 4': 128, 'Zen 5': 256, 'Zen 5c': 256,
           'Cortex-A55': 32, 'Cortex-A76': 64, 'Cortex-A78AE': 64, 'Cortex-A510': 32, 'Cortex-A520': 32, 'Cortex-A710': 128, 'Cortex-A720': 128, 'Cortex-X2': 256, 'Cortex-X4': 256, 'Neoverse N1': 64, 'Neoverse V1': 128,
-          'Neoverse V2': 128, 'Neoverse V3AE': 128, 'Firestorm': 128, 'Icestorm': 64, 'Oryon': 128} # int8 operations of vectors in a cycle
+          'Neoverse V2': 128, 'Neoverse V3AE': 128, 'AmpereOne': 64, 'Firestorm': 128, 'Icestorm': 64, 'Oryon': 128} # int8 operations of vectors in a cycle
 
 def _vectors(p: Profile) -> float|None:
     "int8 operations a second of a CPU's vectors: cores x clock x operations in a cycle. Tiles (AMX) are left out: no published speed here used them."
+    if p.kind == 'apple': return .41e12*_fast(p) or None # Apple says no clocks; that of a core by cpufp on an M4 Max
     halves = .5 if 'Ryzen AI' in p.cpu and 'Max' not in p.cpu else 1 # Zen 5 in notebooks takes 512 bits in two halves
     if not p.cores or not all(c.count and c.clock and c.name in _CYCLE for c in p.cores): return None
     return halves*sum(int(c.count)*float(c.clock)*_CYCLE[c.name] for c in p.cores)
 
-def _rate(p: Profile, kind: str, names: str) -> float|None:
-    "The figure of the type that the kernels of this kind compute in."
-    wanted = {'apple': 'fp32', 'arm-neon': 'fp32', 'radeon': 'fp16', 'arc': 'fp16', 'unified': 'int8' if 'gb10' in names or 'nvidia' in names else 'fp16'}.get(kind, 'int8')
-    gpu = next((a for a in p.accelerators if a.kind == 'gpu'), None)
-    peak = p.peak if kind in (*CPUS, 'cpu') else gpu.peak if gpu else {}
-    if kind == 'hbm': wanted = max(('int8', 'fp16'), key=lambda t: float(peak.get(t, 0))) # a B300 has next to no int8
-    if kind in ('x86', 'arm', 'server') and ('int8' not in peak or 'AMX-INT8' in p.isa): return _vectors(p)
-    return float(peak[wanted]) if wanted in peak else None
+_OTHER = {'int8': {'fp4': .5, 'fp16': 2, 'fp32': 4}, 'fp16': {'int8': .5, 'fp32': 2}, 'fp32': {}} # what another type's rate says
 
-def _bandwidth(p: Profile, m: Memory) -> tuple[float, str]:
+def _rate(p: Profile, kind: str, names: str) -> float|None:
+    "The figure of the type that the kernels of this kind compute in; of another type, if that is all there is."
+    gpu = next((a for a in p.accelerators if a.kind == 'gpu'), None)
+    wanted = {'apple': 'fp16' if gpu and 'fp16' in gpu.peak else 'fp32', 'arm-neon': 'fp32', 'radeon': 'fp16', 'arc': 'fp16', 'unified': 'int8' if 'gb10' in names or 'nvidia' in names else 'fp16'}.get(kind, 'int8')
+    peak = p.peak if kind in CPUS else gpu.peak if gpu else {}
+    if kind == 'hbm': wanted = max(('int8', 'fp16'), key=lambda t: float(peak.get(t, 0))) # a B300 has next to no int8
+    if kind in ('x86', 'x86-laptop', 'arm', 'apple-cpu', 'server') and ('int8' not in peak or 'AMX-INT8' in p.isa): return _vectors(p)
+    if kind in CPUS: return float(peak[wanted]) if wanted in peak else None
+    return next((f*float(peak[t]) for t, f in {wanted: 1, **_OTHER[wanted]}.items() if t in peak), None)
+
+def _fast(p: Profile) -> int: return sum(int(c.count or 0) for c in p.cores if c.kind == 'performance')
+
+def _bandwidth(p: Profile, m: Memory, kind: str) -> tuple[float, str]:
+    if kind == 'apple-cpu' and m.bandwidth and _fast(p): return min(float(m.bandwidth), 25.5e9*_fast(p)), '' # what a fast core draws, measured on an M1 Max
     if m.bandwidth: return float(m.bandwidth), ''
     if m.measured: return float(m.measured)/.8, 'its bandwidth was measured, which finds about four fifths of the theoretical one'
     raise Unsupported(f"the profile of {p.name} doesn't say memory.bandwidth: add it, or give bandwidth= in bytes a second (--bandwidth in GB/s).")
@@ -89,7 +96,7 @@ def place(
     own = next((a.memory for a in p.accelerators if on == 'gpu' and a.kind == 'gpu' and a.memory), None)
     if on == 'gpu' and p.kind != 'gpu' and not any(a.kind == 'gpu' for a in p.accelerators): raise Unsupported(f'the profile of {p.name} has no GPU.')
     kind = _gpu_kind(p, names) if on == 'gpu' else _cpu_kind(p)
-    b, note = (float(bandwidth), '') if bandwidth else _bandwidth(p, own or p.memory)
+    b, note = (float(bandwidth), '') if bandwidth else _bandwidth(p, own or p.memory, kind)
     return Place(p.name, kind, b, _rate(p, kind, names), note, p)
 
 # %% ../nbs/14_roofline.ipynb #9df9069f
@@ -301,8 +308,8 @@ def leave_one_out(
     rows, out = list(rows or speeds.published()), []
     for chip in dict.fromkeys(r.chip for r in rows):
         p, own = pool([r for r in rows if r.chip != chip]), [r for r in rows if r.chip == chip]
-        for where in dict.fromkeys((r.machine, r.kind, r.engine) for r in own): # one engine's speeds are no probes of another
-            mine = [r for r in own if (r.machine, r.kind, r.engine) == where]
+        for where in dict.fromkeys((r.machine, r.kind, r.engine, r.source) for r in own): # one person's speeds with one engine are no probes of another's
+            mine = [r for r in own if (r.machine, r.kind, r.engine, r.source) == where]
             out += _checks(mine, p)
             for what in ('decode', 'prefill'):
                 if two := _two(mine, what): out += [c for c in _checks([r for r in mine if r not in two], p, two) if c.what == what]

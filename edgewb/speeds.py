@@ -58,17 +58,20 @@ def work(
 KINDS = {
     'arm-neon': 'Arm cores without dot products: Cortex-A72 and older',
     'arm':      'Arm cores with dot products: boards, phones, notebooks',
-    'x86':      'x86 cores of notebooks, desktops and small boxes',
+    'apple-cpu': 'cores of Apple silicon',
+    'x86':      'x86 cores of desktops and small boxes',
+    'x86-laptop': 'x86 cores of notebooks, which are held to few watts',
+    'riscv':    'RISC-V cores with vectors',
     'server':   'CPUs with many memory channels',
     'apple':    'GPUs of Apple silicon',
-    'jetson':   'GPUs of Jetson modules',
+    'jetson':   'NVIDIA GPUs on the memory of a CPU: Jetson modules, GB10',
     'unified':  'other GPUs on the memory of a CPU',
     'nvidia':   'NVIDIA cards with GDDR',
     'hbm':      'NVIDIA cards with HBM',
     'radeon':   'AMD cards',
     'arc':      'Intel cards',
     'npu':      'neural accelerators'}
-CPUS = 'arm-neon', 'arm', 'x86', 'server'
+CPUS = 'arm-neon', 'arm', 'apple-cpu', 'x86', 'x86-laptop', 'riscv', 'server', 'cpu'
 
 # %% ../nbs/14a_speeds.ipynb #64f17454
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Speed:
     used: bool = True
     source: str = ''
     note: str = ''
+    found: int = 1   # in which search; what 1 found is what the method was first made with
 
 # %% ../nbs/14a_speeds.ipynb #de269239
 def _table(name: str) -> list[dict[str, str]]:
@@ -124,7 +128,7 @@ def _published() -> tuple[Speed, ...]:
         rate = _number(m['rate_Tops'])
         out.append(Speed(r['machine'], m['chip'], m['kind'], 1e9*float(m['bandwidth_GBs']), rate and 1e12*rate, r['model'], r['format'],
                          _work_of(r['model'], r['format'], depth, prompt, models), depth, _number(r['decode']), prompt, _number(r['prefill']),
-                         r['engine'], r['date'], int(r['trust']), r['used'] == '1', r['source'], r['note']))
+                         r['engine'], r['date'], int(r['trust']), r['used'] == '1', r['source'], r['note'], int(r['found'])))
     return tuple(out)
 
 # %% ../nbs/14a_speeds.ipynb #f0a19b29
