@@ -28,8 +28,10 @@ from .worker import Worker
 
 # %% ../nbs/06c_bare_kernels.ipynb #04371b34
 _P, _I, _N, _B, _S = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_bool, ctypes.c_char_p
+
 class _Init(ctypes.Structure): _fields_ = [('size', _N), ('buffer', _P), ('no_alloc', _B)]
 
+# %% ../nbs/06c_bare_kernels.ipynb #bbdb3525
 _FUNCTIONS = { # name: result, arguments
     'ggml_init': (_P, _Init), 'ggml_free': (None, _P), 'ggml_new_tensor': (_P, _P, _I, _I, _P),
     'ggml_mul_mat': (_P, _P, _P, _P), 'ggml_mul_mat_id': (_P, _P, _P, _P, _P),
@@ -56,9 +58,11 @@ def _room(g: Any, n: int, graph: int = 0) -> Any:
     "A ggml context for `n` tensors and a graph, without their data."
     return g.init(_Init(n*g.tensor_overhead() + (g.graph_overhead_custom(graph, False) if graph else 0) + 4096, None, True))
 
+# %% ../nbs/06c_bare_kernels.ipynb #f8c60536
 def _tensor(g: Any, ctx: Any, kind: str, shape: tuple[int, ...]) -> int:
     return g.new_tensor(ctx, CODES[kind], len(shape), (ctypes.c_int64*len(shape))(*shape))
 
+# %% ../nbs/06c_bare_kernels.ipynb #ff15bda6
 def _kinds(g: Any, device: int) -> list[int]:
     "The kinds of buffer that a device offers, the special ones first."
     ask = g.backend_reg_get_proc_address(g.backend_dev_backend_reg(device), b'ggml_backend_dev_get_extra_bufts')
@@ -118,6 +122,7 @@ def _context(self: BareKernels, n: int, graph: int = 0) -> int:
     self._open.append((self._g.free, ctx))
     return ctx
 
+# %% ../nbs/06c_bare_kernels.ipynb #03d11904
 @patch
 def _make_inputs(self: BareKernels, plain: int) -> dict[tuple[int, ...], int]:
     "An input for each width: of one matrix, of several experts, and the experts' numbers."
@@ -129,6 +134,7 @@ def _make_inputs(self: BareKernels, plain: int) -> dict[tuple[int, ...], int]:
     for s, x in inputs.items(): self._fill(x, np.arange(n, dtype=np.int32) if s[0] == 0 else np.random.default_rng(0).standard_normal(s[::-1]).astype(np.float32))
     return inputs
 
+# %% ../nbs/06c_bare_kernels.ipynb #2d886741
 @patch
 def _fill(self: BareKernels, tensor: int, data: np.ndarray): self._g.backend_tensor_set(tensor, data.ctypes.data, 0, data.nbytes)
 
@@ -178,6 +184,7 @@ def seconds(self: BareKernels,
         if self._g.backend_graph_compute(self._backend, self._graph): raise EdgewbError('ggml could not compute the products.')
     return perf_counter() - start
 
+# %% ../nbs/06c_bare_kernels.ipynb #f51c8e8a
 @patch
 def product(self: BareKernels,
     name: str,       # of a tensor in the file
@@ -198,6 +205,7 @@ def input(self: BareKernels, name: str) -> np.ndarray: # float32
     shape = (t.shape[0], self.used, 1) if len(t.shape) == 3 else (t.shape[0], 1)
     return np.random.default_rng(0).standard_normal(shape[::-1]).astype(np.float32).squeeze(0)
 
+# %% ../nbs/06c_bare_kernels.ipynb #1b88763a
 @patch
 def close(self: BareKernels):
     "Free what ggml holds. Closed kernels can't be used again."
@@ -205,6 +213,7 @@ def close(self: BareKernels):
         free, what = self._open.pop()
         free(what)
 
+# %% ../nbs/06c_bare_kernels.ipynb #019f0043
 @patch
 def __del__(self: BareKernels): self.close()
 
@@ -216,6 +225,7 @@ def _serve(conn: Connection, path: str, threads: int, repack: bool):
         (n,) = conn.recv()
         conn.send(('seconds', k.seconds(n)))
 
+# %% ../nbs/06c_bare_kernels.ipynb #ed7e67c1
 class KernelWorker:
     "Bare kernels in a worker; `info` has bytes, homes, threads and how many tensors."
     def __init__(self, path: str|Path, threads: int = 0, repack: bool = True):

@@ -76,6 +76,7 @@ class LlamaDrafter:
 # %% ../nbs/06d_drafter.ipynb #49f2a02e
 from fastcore.basics import patch
 
+# %% ../nbs/06d_drafter.ipynb #995f6b7e
 @patch
 def _room(self: LlamaDrafter, wide: int):
     "A batch of one token and one state."
@@ -84,6 +85,7 @@ def _room(self: LlamaDrafter, wide: int):
     self._batch = self.C.llama_batch(n_tokens=1, token=self._token, embd=self._state.ctypes.data_as(kind['embd']), pos=self._pos,
                                      n_seq_id=n, seq_id=self._seqs, logits=ctypes.cast(self._on, kind['logits']))
 
+# %% ../nbs/06d_drafter.ipynb #b4f3632f
 @patch
 def close(self: LlamaDrafter):
     "Free the drafter; before its target."
