@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .convert import LOG, library
+from .convert import LOG, _low_level, library
 from .core import BadBuild, BadMedia, EdgewbError, NotEnoughMemory, human_bytes
 from .gguf import Inventory, inventory
 from .media import BUDGETS, MAX_FRAMES, Towers, _budget
@@ -50,7 +50,7 @@ class Mtmd:
         self.ctx, C = None, library()
         need, have = mmproj.stat().st_size, psutil.virtual_memory().available
         if need > have: raise NotEnoughMemory(f'the towers in {mmproj.name} take {human_bytes(need)} and {human_bytes(have)} are free: close other sessions.')
-        from llama_cpp import mtmd_cpp as M
+        M = _low_level('mtmd_cpp') # the package around it would set llama.cpp's log back to its own
         M.mtmd_log_set(C._edgewb_log, None)
         self.M, p = M, M.mtmd_context_params_default()
         p.use_gpu, p.n_threads, p.warmup, p.print_timings = False, threads, False, False

@@ -176,6 +176,11 @@ def test_llamacpp_rolls_back_over_media(llama):
         eng.trim(n)
         assert np.abs(y[n:] - eng.eval(ids[n:], all=True)).max() < .05, n
 
+def test_llamacpp_log_is_read_after_towers(llama, gguf):
+    from contextlib import closing
+    rows(llama['E2B'], 'image', PHOTO)
+    with closing(Llama(gguf['E2B'], n_ctx=256, **EXACT)) as later: assert later.describe()['buffers'] and later.eog
+
 def test_a_bidirectional_picture_is_not_cut(llama):
     eng = llama['31B']
     eng.eval(prompt(eng, '<bos><|image>', ('image', PHOTO), '<image|> what?'))
