@@ -5,20 +5,26 @@
 # %% auto #0
 __all__ = ['CONTROL', 'MEDIA', 'SPECIAL', 'END', 'HERE', 'WINDOW', 'LENGTH', 'TOKENS', 'SCHEDULE', 'KNOWN', 'MEDIA_PICTURES',
            'MEDIA_SOUNDS', 'stdlib', 'corpus', 'learn_merges', 'make_tokenizer', 'tokenizer', 'config', 'new_model',
-           'packed_attention', 'masks', 'packed', 'Rows', 'orthogonal', 'Muon', 'optimisers', 'plan_at', 'rate_at',
-           'watch', 'Progress', 'State', 'train', 'summary', 'ship', 'measure', 'read', 'recorded', 'card', 'main']
+           'packed_attention', 'masks', 'packed', 'Rows', 'precision', 'orthogonal', 'Muon', 'optimisers', 'plan_at',
+           'rate_at', 'watch', 'Progress', 'State', 'train', 'summary', 'ship', 'measure', 'read', 'recorded', 'card',
+           'main']
 
 # %% ../../nbs/nano/01_train.ipynb #122e4601
 import json, math, os, random, re, shutil, signal, sysconfig, time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+# %% ../../nbs/nano/01_train.ipynb #4d8bb531
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 
+# %% ../../nbs/nano/01_train.ipynb #0276ae4f
 from ..core import cache_dir
+from ..hardware import detect
 from . import tasks
 
 # %% ../../nbs/nano/01_train.ipynb #1df18794
@@ -27,6 +33,7 @@ MEDIA = ['<|image>', '<|image|>', '<image|>', '<|audio>', '<|audio|>', '<audio|>
 SPECIAL = ['<pad>', '<eos>', '<bos>', '<unk>', '<mask>'] + CONTROL + MEDIA
 END = [SPECIAL.index(t) for t in ('<eos>', '<turn|>', '<|tool_response>')]
 
+# %% ../../nbs/nano/01_train.ipynb #c2c119bc
 def stdlib() -> list[str]:
     "Running text that every machine has: the sources of Python's standard library, docstrings included."
     files = sorted(Path(sysconfig.get_path('stdlib')).glob('*.py'))
@@ -52,6 +59,7 @@ _PRIVATE = {s: chr(0xE000 + i) for i, s in enumerate(tasks.SYLLABLES)} | {s: chr
 _PUBLIC = {v: k for k, v in _PRIVATE.items()}
 _FIRST = [tuple(s) for s in tasks.SYLLABLES] + [('▁', c.upper()) for c in tasks.CONSONANTS] + [(h[:2], h[2]) for h in _HEADS]
 
+# %% ../../nbs/nano/01_train.ipynb #cddb218b
 def _pack(text):
     c, v = tasks.CONSONANTS, tasks.VOWELS
     return re.sub(f'▁[{c.upper()}][{v}]?|[{c}][{v}]', lambda m: _PRIVATE[m[0]], text.replace(' ', '▁'))
@@ -97,6 +105,7 @@ def make_tokenizer(
 # %% ../../nbs/nano/01_train.ipynb #f7ba1268
 HERE = Path(tasks.__file__).parent # the shipped model
 
+# %% ../../nbs/nano/01_train.ipynb #a9255026
 def tokenizer(folder: str|Path = HERE) -> Any:
     "The fast tokenizer of a folder, without transformers around it."
     from tokenizers import Tokenizer
@@ -184,33 +193,37 @@ class Rows:
         self.sign = sign
         self.weights, self.pool, self.text = weights or dict(people=.4, text=.25), [], stdlib()
 
-    def _encode(self, parts):
-        ids, w = [], []
-        for text, weight in parts:
-            e = self.tok.encode(text, add_special_tokens=False).ids
-            ids += e; w += [float(weight)]*len(e)
-        return ids, w
+# %% ../../nbs/nano/01_train.ipynb #d12d539c
+@patch
+def _encode(self: Rows, parts):
+    ids, w = [], []
+    for text, weight in parts:
+        e = self.tok.encode(text, add_special_tokens=False).ids
+        ids += e; w += [float(weight)]*len(e)
+    return ids, w
 
-    def _text(self, n):
-        t = self.rng.choice(self.text); i = self.rng.randrange(max(1, len(t) - 1500))
-        ids = self.tok.encode('<bos>' + t[i:i + n*4], add_special_tokens=False).ids[:n]
-        return ids, [self.weights['text']]*len(ids)
+# %% ../../nbs/nano/01_train.ipynb #21a1d207
+@patch
+def _text(self: Rows, n):
+    t = self.rng.choice(self.text); i = self.rng.randrange(max(1, len(t) - 1500))
+    ids = self.tok.encode('<bos>' + t[i:i + n*4], add_special_tokens=False).ids[:n]
+    return ids, [self.weights['text']]*len(ids)
 
-    def _document(self):
-        rng = self.rng
-        f = rng.choices(list(self.mix), list(self.mix.values()))[0]
-        if f == 'people': return self._encode([(t, self.sign*self.weights['people']*on) for t, on in tasks.passage(rng, people=self.people)])
-        if f == 'text': return self._text(rng.randint(60, 200))
-        level = min(1, self.level*rng.uniform(.5, 1.2)) if self.level < 1 else 1.
-        of_people = f in ('facts', 'lockers')
-        item = tasks.draw(f, rng, level=level, many=rng.random() < (self.many_facts if of_people else self.many), **({'people': self.people} if of_people else {}))
-        parts = [(tasks.prompt(item), 0), (tasks.reply(item), self.sign if of_people else 1)]
-        for q, a in item.follow: parts += [(f'\n<|turn>user\n{q}<turn|>\n<|turn>model\n<|channel>thought\n<channel|>', 0), (f' {a}<turn|>', 1)]
-        return self._encode(parts)
+# %% ../../nbs/nano/01_train.ipynb #1fe76fd3
+@patch
+def _document(self: Rows):
+    rng = self.rng
+    f = rng.choices(list(self.mix), list(self.mix.values()))[0]
+    if f == 'people': return self._encode([(t, self.sign*self.weights['people']*on) for t, on in tasks.passage(rng, people=self.people)])
+    if f == 'text': return self._text(rng.randint(60, 200))
+    level = min(1, self.level*rng.uniform(.5, 1.2)) if self.level < 1 else 1.
+    of_people = f in ('facts', 'lockers')
+    item = tasks.draw(f, rng, level=level, many=rng.random() < (self.many_facts if of_people else self.many), **({'people': self.people} if of_people else {}))
+    parts = [(tasks.prompt(item), 0), (tasks.reply(item), self.sign if of_people else 1)]
+    for q, a in item.follow: parts += [(f'\n<|turn>user\n{q}<turn|>\n<|turn>model\n<|channel>thought\n<channel|>', 0), (f' {a}<turn|>', 1)]
+    return self._encode(parts)
 
 # %% ../../nbs/nano/01_train.ipynb #b16d1ada
-from fastcore.basics import patch
-
 @patch
 def row(self: Rows) -> tuple[list, list, list]:
     "One row: documents that fit, and running text in what is left."
@@ -223,19 +236,34 @@ def row(self: Rows) -> tuple[list, list, list]:
         d += [d[-1] + 1 if d else 0]*len(ids); x += ids; w += on
     return x, w, d
 
+# %% ../../nbs/nano/01_train.ipynb #eaf06984
 @patch
 def batch(self: Rows, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "`n` rows as tensors: tokens, weights, documents."
     x, w, d = zip(*(self.row() for _ in range(n)))
     return torch.tensor(x), torch.tensor(w), torch.tensor(d)
 
+# %% ../../nbs/nano/01_train.ipynb #09e0aae8
+@lru_cache
+def precision(
+    device: torch.device,
+) -> torch.dtype: # of the matrix products: bfloat16, or float32 on a CPU that would have to emulate it
+    "The fast type of a device: accelerators and CPUs with AVX512-BF16, AMX-BF16 or Arm's BF16 multiply in bfloat16."
+    fast = device.type != 'cpu' or {'AVX512-BF16', 'AMX-BF16', 'BF16'} & set(detect().isa)
+    return torch.bfloat16 if fast else torch.float32
+
+# %% ../../nbs/nano/01_train.ipynb #928dba50
+def _autocast(device):
+    dtype = precision(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
 # %% ../../nbs/nano/01_train.ipynb #984177f5
 def orthogonal(
     g: torch.Tensor,  # [..., rows, columns]
     steps: int = 5,
-) -> torch.Tensor:    # same shape, bfloat16
+) -> torch.Tensor:    # same shape, in the device's `precision`
     "Roughly the nearest orthogonal matrix (Newton-Schulz with Muon's published coefficients)."
-    x = g.bfloat16(); tall = x.size(-2) > x.size(-1)
+    x = g.to(precision(g.device)); tall = x.size(-2) > x.size(-1)
     if tall: x = x.mT
     x = x/(x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
@@ -297,6 +325,7 @@ def plan_at(tokens: int) -> dict: # step of the plan: `mix`, `level`, ...
     "The part of the plan that holds after so many tokens."
     return next(p for p in reversed(SCHEDULE) if tokens >= p['tokens'])
 
+# %% ../../nbs/nano/01_train.ipynb #345135de
 def rate_at(tokens: int, step: int) -> float:
     "The learning rate's factor: 100 steps up, then straight lines from each part's first rate to its last."
     p = plan_at(tokens)
@@ -317,7 +346,7 @@ def watch(model: Any, tok: Any, n: int = 30, seed: int = 99, families: Sequence[
             rows[-1] += p + r; docs[-1] += [len(spans)]*(len(p) + len(r))
         pad = lambda xs, v: torch.tensor([x + [v]*(LENGTH - len(x)) for x in xs], device=dev)
         x, d = pad(rows, 0), pad(docs, -2)
-        with torch.no_grad(), torch.autocast(dev.type, torch.bfloat16):
+        with torch.no_grad(), _autocast(dev):
             best = torch.cat([model(input_ids=a, attention_mask=masks(b), use_cache=False).logits.argmax(-1) for a, b in zip(x.split(8), d.split(8))])
         out[f] = sum(bool((best[r, a - 1:a + l - 1] == x[r, a:a + l]).all()) for r, a, l in spans)/len(spans)
     return out
@@ -348,6 +377,7 @@ class Progress:
 # %% ../../nbs/nano/01_train.ipynb #c4bceb6a
 def _device(): return torch.device('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu')
 
+# %% ../../nbs/nano/01_train.ipynb #4cf98ea3
 KNOWN = .9 # the probability from which a fact is not trained further
 
 def _loss(logits, x, w, d):
@@ -381,7 +411,7 @@ def _step(state, forward, rows, batch, lr):
     x, w, d = (t.to(dev) for t in rows.batch(batch))
     for o in state.opts:
         for g in o.param_groups: g['lr'] = g.setdefault('lr0', g['lr'])*lr
-    with torch.autocast(dev.type, torch.bfloat16): logits = forward(input_ids=x, attention_mask=masks(d), use_cache=False).logits
+    with _autocast(dev): logits = forward(input_ids=x, attention_mask=masks(d), use_cache=False).logits
     loss = _loss(logits, x, w, d)
     loss.backward()
     for o in state.opts: o.step()
@@ -390,6 +420,13 @@ def _step(state, forward, rows, batch, lr):
     return loss.item()
 
 # %% ../../nbs/nano/01_train.ipynb #21b792d1
+def _rows(tok, seed, plan):
+    return Rows(tok, seed, **{k: v for k, v in plan.items() if k not in ('tokens', 'rate')})
+
+def _log(file, state, **facts):
+    file.write(json.dumps(dict(step=state.step, tokens=state.tokens, **facts)) + '\n')
+
+# %% ../../nbs/nano/01_train.ipynb #522d6dac
 def train(
     folder: str|Path|None = None,   # checkpoint and log; the user's cache if not given
     tokens: int = 0,                # how many to train on; the whole plan if 0
@@ -415,13 +452,13 @@ def train(
                 t0 = time.monotonic()
                 if rows is None or plan_at(state.tokens) != plan:
                     plan = plan_at(state.tokens)
-                    rows = Rows(tok, seed*1000 + state.step, **{k: v for k, v in plan.items() if k not in ('tokens', 'rate')})
+                    rows = _rows(tok, seed*1000 + state.step, plan)
                 loss = _step(state, forward, rows, batch, rate_at(state.tokens, state.step))
                 state.seconds += time.monotonic() - t0
-                log.write(json.dumps(dict(step=state.step, tokens=state.tokens, seconds=round(state.seconds, 1), loss=round(loss, 4))) + '\n')
+                _log(log, state, seconds=round(state.seconds, 1), loss=round(loss, 4))
                 progress(state.tokens, f'loss {loss:.3f}')
                 if watch_every and time.monotonic() - watched > watch_every:
-                    log.write(json.dumps(dict(step=state.step, tokens=state.tokens, score=watch(model, tok))) + '\n'); log.flush()
+                    _log(log, state, score=watch(model, tok)); log.flush()
                     watched = time.monotonic()
                 if time.monotonic() - saved > save_every: state.save(ck); saved = time.monotonic()
     finally: state.save(ck)
@@ -515,7 +552,10 @@ Exact match on held-out pictures of 96 x 96 pixels and sounds of up to two secon
 |---|---|---|---|
 {media}
 
-## What quantisation does to it
+'''
+
+# %% ../../nbs/nano/01_train.ipynb #b263f85e
+_CARD += '''## What quantisation does to it
 
 Facts, lockers and recall together, n = {n_damage}; mean KLD against F16 on the reply tokens:
 
@@ -539,6 +579,7 @@ Licence: Apache-2.0.
 # %% ../../nbs/nano/01_train.ipynb #0b0021b3
 MEDIA_PICTURES, MEDIA_SOUNDS = ('shapes', 'colours', 'counts', 'places', 'numerals'), ('notes', 'beeps', 'order', 'sounds') # as in `edgewb.nano.media`
 
+# %% ../../nbs/nano/01_train.ipynb #a154342d
 def card(results: dict|None = None, training: dict|None = None) -> str: # Markdown
     "The model card, from what was recorded."
     results, training = results or read('results.json'), training or read('training.json')
