@@ -854,6 +854,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.mutants._routers': ('mutants.html#_routers', 'edgewb/mutants.py'),
                                 'edgewb.mutants._set': ('mutants.html#_set', 'edgewb/mutants.py'),
                                 'edgewb.mutants._sliding': ('mutants.html#_sliding', 'edgewb/mutants.py'),
+                                'edgewb.mutants._store': ('mutants.html#_store', 'edgewb/mutants.py'),
+                                'edgewb.mutants._stored': ('mutants.html#_stored', 'edgewb/mutants.py'),
                                 'edgewb.mutants._work': ('mutants.html#_work', 'edgewb/mutants.py'),
                                 'edgewb.mutants.expert_unscaled': ('mutants.html#expert_unscaled', 'edgewb/mutants.py'),
                                 'edgewb.mutants.gelu_erf': ('mutants.html#gelu_erf', 'edgewb/mutants.py'),

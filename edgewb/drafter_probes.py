@@ -20,8 +20,7 @@ from fastcore.basics import patch
 
 from . import weights
 from .case import BOUNDS, PROBES, Case, NotApplicable, Probe, bound_of, close, probe
-from .core import cache_dir
-from .mutants import Mutant, Reference, _set
+from .mutants import Mutant, Reference, _set, _store, _stored
 from .probes import _verdict, itself
 
 # %% ../nbs/17c_drafter_probes.ipynb #eedeac50
@@ -172,10 +171,7 @@ def _work(conn: Any, folder: str, drafter: str, ids: list[int], places: list[int
         if not x.applies(m.config): continue
         with x.bend(m): found[x.name] = m.guesses(ids, places)
         conn.send(('progress', x.name))
-    part = Path(f'{out}.part.npz')
-    np.savez(part, **found)
-    part.rename(out)
-    conn.send(('done', None))
+    _store(conn, found, out)
 
 # %% ../nbs/17c_drafter_probes.ipynb #001b9850
 def _key(folder: Path, drafter: Path, ids: Sequence[int], places: Sequence[int], dense: bool, builds: Sequence[Any]) -> str:
@@ -196,17 +192,8 @@ def draft_references(
     progress: Callable[[str], None]|None = None, # told which mutant was made
 ) -> dict[str, np.ndarray]: # 'truth' and each mutant: float32 [places x GUESSES, vocabulary]
     "The drafter's logits in the reference and in every mutant that applies, from the cache where they are."
-    from filelock import FileLock
-    from edgewb.worker import Worker
-    file = cache_dir('reference')/f'{_key(folder, drafter, ids, places, dense, builds)}.npz'
-    with FileLock(f'{file}.lock'):
-        if not file.exists():
-            w = Worker('edgewb.drafter_probes:_work', name='the reference', folder=str(folder), drafter=str(drafter), ids=[int(i) for i in ids], places=list(places), dense=dense,
-                       builds=[str(b.path) for b in builds], out=str(file))
-            try:
-                while (m := w.recv())[0] == 'progress': progress and progress(f'reference: {m[1]}')
-            finally: w.close()
-    with np.load(file) as z: return {k: z[k] for k in z.files}
+    return _stored(_key(folder, drafter, ids, places, dense, builds), 'edgewb.drafter_probes:_work', progress, folder=str(folder), drafter=str(drafter),
+                   ids=[int(i) for i in ids], places=list(places), dense=dense, builds=[str(b.path) for b in builds])
 
 # %% ../nbs/17c_drafter_probes.ipynb #04461001
 @patch(as_prop=True)

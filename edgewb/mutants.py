@@ -273,6 +273,33 @@ def towards(
     low, high = np.quantile(a[i].sum(1)/b[i].sum(1), [.025, .975]) if n > 3 else (-np.inf, np.inf)
     return Towards(float(a.sum()/b.sum()), float(low), float(high), power, share)
 
+# %% ../nbs/17_mutants.ipynb #7c0e51a4
+def _store(conn: Any, found: dict[str, np.ndarray], out: str):
+    "In the worker: write arrays to a file, whole or not at all, and say that it is there."
+    part = Path(f'{out}.part.npz')
+    np.savez(part, **found)
+    part.rename(out)
+    conn.send(('done', None))
+
+# %% ../nbs/17_mutants.ipynb #7c0e51a6
+def _stored(
+    key: str,  # what the file is called
+    work: str, # what makes it: 'module:function', which ends with `_store`
+    progress: Callable[[str], None]|None,
+    **kw: Any, # for that function
+) -> dict[str, np.ndarray]:
+    "The arrays of a file in the cache. Where there is none, a worker makes it while others wait."
+    from filelock import FileLock
+    from edgewb.worker import Worker
+    file = cache_dir('reference')/f'{key}.npz'
+    with FileLock(f'{file}.lock'):
+        if not file.exists():
+            w = Worker(work, name='the reference', **kw, out=str(file))
+            try:
+                while (m := w.recv())[0] == 'progress': progress and progress(f'reference: {m[1]}')
+            finally: w.close()
+    with np.load(file) as z: return {k: z[k] for k in z.files}
+
 # %% ../nbs/17_mutants.ipynb #d9394e35
 def _work(conn: Any, folder: str, ids: list[int], rows: list[int], dtype: str, build: str, out: str):
     "In the worker: the reference's rows, then each mutant's."
@@ -282,10 +309,7 @@ def _work(conn: Any, folder: str, ids: list[int], rows: list[int], dtype: str, b
         if not x.applies(m.config): continue
         with x.bend(m): found[x.name] = m.logits(ids, rows)
         conn.send(('progress', x.name))
-    part = Path(f'{out}.part.npz')
-    np.savez(part, **found)
-    part.rename(out)
-    conn.send(('done', None))
+    _store(conn, found, out)
 
 # %% ../nbs/17_mutants.ipynb #02bca26c
 def _key(folder: Path, ids: Sequence[int], rows: Sequence[int], dtype: str, build: Any) -> str:
@@ -305,13 +329,5 @@ def references(
     progress: Callable[[str], None]|None = None, # told which mutant was made
 ) -> dict[str, np.ndarray]: # 'truth' and each mutant: float32 [rows, vocabulary]
     "The logits of the reference and of every mutant that applies, from the cache where they are."
-    from filelock import FileLock
-    from edgewb.worker import Worker
-    file = cache_dir('reference')/f'{_key(folder, ids, rows, dtype, build)}.npz'
-    with FileLock(f'{file}.lock'):
-        if not file.exists():
-            w = Worker('edgewb.mutants:_work', name='the reference', folder=str(folder), ids=[int(i) for i in ids], rows=[int(r) for r in rows], dtype=dtype, build=build and str(build.path), out=str(file))
-            try:
-                while (m := w.recv())[0] == 'progress': progress and progress(f'reference: {m[1]}')
-            finally: w.close()
-    with np.load(file) as z: return {k: z[k] for k in z.files}
+    return _stored(_key(folder, ids, rows, dtype, build), 'edgewb.mutants:_work', progress, folder=str(folder),
+                   ids=[int(i) for i in ids], rows=[int(r) for r in rows], dtype=dtype, build=build and str(build.path))

@@ -18,8 +18,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from . import mutants
-from .core import cache_dir
-from .mutants import Mutant, Reference, _set
+from .mutants import Mutant, Reference, _set, _store, _stored
 from .tokens import Tokenizer
 
 # %% ../nbs/17a_mutants_media.ipynb #f731793e
@@ -290,10 +289,7 @@ def _work(conn: Any, folder: str, scenes: list[str], dtype: str, build: str, out
             if s.name != PLAIN[s.kind] or KINDS[x.name] != s.kind or not x.applies(m.model.config): continue
             with x.bend(m): found[f'{s.name}/{x.name}'] = m.parts(s)
         conn.send(('progress', s.name))
-    part = Path(f'{out}.part.npz')
-    np.savez(part, **found)
-    part.rename(out)
-    conn.send(('done', None))
+    _store(conn, found, out)
 
 # %% ../nbs/17a_mutants_media.ipynb #68816fbb
 def _key(folder: Path, scenes: Sequence[str], dtype: str, build: Any) -> str:
@@ -313,13 +309,5 @@ def media_references(
     progress: Callable[[str], None]|None = None, # told which scene was made
 ) -> dict[str, np.ndarray]:  # 'picture/truth', 'picture/rows', 'picture/soft', 'picture/plain', 'picture/picture_mask', ...
     "Logits of the reference and of every mutant that applies, scene by scene, from the cache where they are."
-    from filelock import FileLock
-    from edgewb.worker import Worker
-    file = cache_dir('reference')/f'{_key(folder, scenes, dtype, build)}.npz'
-    with FileLock(f'{file}.lock'):
-        if not file.exists():
-            w = Worker('edgewb.mutants_media:_work', name='the reference', folder=str(folder), scenes=list(scenes), dtype=dtype, build=build and str(build.path), out=str(file))
-            try:
-                while (m := w.recv())[0] == 'progress': progress and progress(f'reference: {m[1]}')
-            finally: w.close()
-    with np.load(file) as z: return {k: z[k] for k in z.files}
+    return _stored(_key(folder, scenes, dtype, build), 'edgewb.mutants_media:_work', progress, folder=str(folder),
+                   scenes=list(scenes), dtype=dtype, build=build and str(build.path))

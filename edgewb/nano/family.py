@@ -33,6 +33,7 @@ _SMALL = dict(_COMMON, vocab_size_per_layer_input=1024, hidden_size_per_layer_in
 _DRAFT = dict(_SMALL, hidden_size=128, num_hidden_layers=4, layer_types=['sliding_attention']*3 + ['full_attention'], num_key_value_heads=1,
               attention_k_eq_v=False, use_bidirectional_attention=None)
 
+# %% ../../nbs/nano/03_family.ipynb #7bcb47e8
 SHAPES = {
     'dense': dict(_SMALL, intermediate_size=256, num_attention_heads=8, num_key_value_heads=4, head_dim=32, global_head_dim=64, num_global_key_value_heads=2),
     'moe': dict(_SMALL, intermediate_size=96, enable_moe_block=True, num_experts=8, top_k_experts=2, moe_intermediate_size=32),
@@ -89,6 +90,7 @@ def attention(module, q, k, v, mask, scaling=1.0, sliding_window=None, **kwargs)
     p = s.float().softmax(-1).to(v.dtype).view(B, K, n, G*W, 2*W)
     return (p @ two(v)).view(B, K, n, G, W, D).permute(0, 2, 4, 1, 3, 5).reshape(B, T, H, D), None
 
+# %% ../../nbs/nano/03_family.ipynb #6e15be77
 def whole_masks(d: torch.Tensor, x: torch.Tensor|None = None) -> dict: # documents, and tokens where pictures are seen both ways
     "Additive masks over whole rows."
     i = torch.arange(d.shape[1], device=d.device); same = d[:, :, None] == d[:, None, :]; before = i[:, None] >= i
@@ -109,6 +111,7 @@ def experts(self, x: torch.Tensor, chosen: torch.Tensor, gates: torch.Tensor) ->
     h = (h.view(-1, E, I)*w[..., None].to(h.dtype)).view(-1, E*I)
     return F.linear(h, self.down_proj.permute(1, 0, 2).reshape(-1, E*I)).to(x.dtype)
 
+# %% ../../nbs/nano/03_family.ipynb #03d3d079
 def packed(model: Any) -> Any: # a text model, or the text part of another
     "Let a model use these."
     from transformers import AttentionInterface
@@ -128,6 +131,7 @@ def optimisers(model: Any, rate: float = .012) -> list:
     return [text.Muon([p for n, p in named if is_matrix(n, p)], lr=rate),
             torch.optim.AdamW([p for n, p in named if not is_matrix(n, p)], lr=3e-3, betas=(.9, .98), weight_decay=0., fused=True)]
 
+# %% ../../nbs/nano/03_family.ipynb #b2c552ed
 def run(
     folder: str|Path,           # checkpoint and log; a run there is taken up again
     model: nn.Module,
@@ -157,8 +161,10 @@ def run(
 # %% ../../nbs/nano/03_family.ipynb #c3f02d2f
 SKILLS = dict(arithmetic=2, sorting=1.2, units=1, thinking=.8, editing=1, dates=1.6, tools=.8, extraction=1.5, recall=1.5, text=.1)
 
+# %% ../../nbs/nano/03_family.ipynb #9b61f59b
 def _autocast(): return torch.autocast('cpu', torch.bfloat16)
 
+# %% ../../nbs/nano/03_family.ipynb #34aaa26b
 def train_text(name: str, folder: str|Path, minutes: float = 10, batch: int = 8, seed: int = 0, compile: bool = True) -> Any: # the model
     "nano-dense or nano-moe, the text part."
     model = packed(new_model(name, seed)).train(); f = torch.compile(model) if compile else model
@@ -183,6 +189,7 @@ class Eyes(towers.Packed):
         for f in ('_pictures', '_text'): setattr(self, f, torch.compile(getattr(self, f)))
         return self
 
+# %% ../../nbs/nano/03_family.ipynb #c9abbc5f
 def with_eyes(lm: Any, source: str|Path = text.HERE, standardize: bool = False) -> Any: # the conditional model
     "A text model behind the vision tower of `source`."
     from transformers import Gemma4ForConditionalGeneration as M
@@ -233,6 +240,7 @@ class Senses(Eyes):
         return cap*torch.tanh(F.linear(lm(inputs_embeds=e, attention_mask=masks, use_cache=False).last_hidden_state, lm.embed_tokens.weight)/cap)
     def compile(self): self._text = torch.compile(self._text); return self
 
+# %% ../../nbs/nano/03_family.ipynb #ced94212
 class RawRows(towers.MediaRows):
     "Sounds as frames of 640 samples."
     def raw(self, kind, scene):
@@ -240,6 +248,7 @@ class RawRows(towers.MediaRows):
         w = media.play(scene); w = np.pad(w, (0, -len(w) % 640)).reshape(-1, 640)
         return w, len(w)
 
+# %% ../../nbs/nano/03_family.ipynb #dbfeffe6
 def train_unified(folder: str|Path, minutes: float = 8, seed: int = 0, compile: bool = True) -> Any:
     "Pictures, sounds and a little text, from nothing."
     model, tok = new_model('unified', seed), text.tokenizer(); p = Senses(model).train()
@@ -256,20 +265,24 @@ def train_unified(folder: str|Path, minutes: float = 8, seed: int = 0, compile: 
 # %% ../../nbs/nano/03_family.ipynb #fa707994
 REPLIES = dict(arithmetic=1.6, sorting=1.2, extraction=1.6, editing=1.2, dates=1.4, units=1.2, tools=1.2, thinking=1.2, recall=1.2, facts=1.2, lockers=.8, people=.3, text=.02)
 
+# %% ../../nbs/nano/03_family.ipynb #6e378ce8
 def teacher(source: str|Path = text.HERE) -> Any: # nano's text model, frozen
     lm = towers.new_model(source).model.language_model.eval().requires_grad_(False)
     return packed(lm)
 
+# %% ../../nbs/nano/03_family.ipynb #d36748a7
 def _said(lm, x, d, cap=30.):
     "nano's logits and what an assistant reads of it."
     with torch.no_grad(), _autocast():
         o = lm(input_ids=x, attention_mask=text.masks(d), use_cache=False, return_shared_kv_states=True)
         return cap*torch.tanh(F.linear(o.last_hidden_state, lm.embed_tokens.weight)/cap), o.last_hidden_state, o.shared_kv_states
 
+# %% ../../nbs/nano/03_family.ipynb #938d482e
 def divergence(mine: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, float]: # nats, share of equal best tokens
     a, b = mine.float(), theirs.float()
     return F.kl_div(F.log_softmax(a, -1), F.log_softmax(b, -1), log_target=True, reduction='batchmean'), (a.argmax(-1) == b.argmax(-1)).float().mean().item()
 
+# %% ../../nbs/nano/03_family.ipynb #be081b70
 def train_draft(folder: str|Path, minutes: float = 5, seed: int = 0, compile: bool = True, source: str|Path = text.HERE, batch: int = 8) -> Any:
     "nano-draft."
     lm, model = teacher(source), packed(new_model('draft', seed)).train()
@@ -286,6 +299,7 @@ def train_draft(folder: str|Path, minutes: float = 5, seed: int = 0, compile: bo
 # %% ../../nbs/nano/03_family.ipynb #7a7479c1
 GUESSES = 4
 
+# %% ../../nbs/nano/03_family.ipynb #4bd298c4
 def assistant_masks(d: torch.Tensor) -> dict:
     "The query at i sees its document's keys before i."
     i = torch.arange(d.shape[1], device=d.device); ok = (d[:, :, None] == d[:, None, :]) & (i[:, None] > i)
@@ -293,6 +307,7 @@ def assistant_masks(d: torch.Tensor) -> dict:
     add = lambda m: torch.zeros(m.shape, dtype=torch.bfloat16, device=d.device).masked_fill_(~m, -1e9)[:, None]
     return {'full_attention': add(ok), 'sliding_attention': add(ok & (i[:, None] - i < text.WINDOW))}
 
+# %% ../../nbs/nano/03_family.ipynb #61e6cc1b
 def guess(model: Any, e: torch.Tensor, h: torch.Tensor, kv: dict, masks: dict) -> tuple[torch.Tensor, torch.Tensor]: # logits, next state
     "One step of the assistant at all positions."
     x = model.pre_projection(torch.cat([e, h], -1))
@@ -300,6 +315,7 @@ def guess(model: Any, e: torch.Tensor, h: torch.Tensor, kv: dict, masks: dict) -
                     use_cache=False, logits_to_keep=None).last_hidden_state # None: with a number transformers 5.23 slices the PLE rows that an assistant doesn't have
     return model.lm_head(o), model.post_projection(o)
 
+# %% ../../nbs/nano/03_family.ipynb #0c36d06e
 def chain(model: Any, lm: Any, x: torch.Tensor, d: torch.Tensor, said: tuple, step: Callable = guess) -> list: # for each guess: its logits, nano's, and the index shift
     "Guesses of all positions; guess k at index i is about token i + k + 1, and nano's own word on it is at i + k."
     z, h, kv = said; e, masks = lm.embed_tokens(x), assistant_masks(d); out = []
@@ -331,6 +347,7 @@ def train_assistant(folder: str|Path, minutes: float = 7, seed: int = 0, compile
 # %% ../../nbs/nano/03_family.ipynb #f1874ee4
 MINUTES = dict(dense=30, moe=18, unified=25, draft=4.5, assistant=7) # that the shipped ones had, on one core
 
+# %% ../../nbs/nano/03_family.ipynb #a6ff4747
 def train(name: str, folder: str|Path|None = None, minutes: float = 0, compile: bool = True) -> Any: # the model; `ship` writes it
     "Train a sibling: text, and eyes for dense."
     folder, minutes = Path(folder or cache_dir('nano', name)), minutes or MINUTES[name]
@@ -350,6 +367,7 @@ def replies(n: int = 10, families: Sequence[str] = tuple(tasks.FAMILIES), seed: 
                 out.append((p, s.generate(p, max_tokens=96).ids))
     return out
 
+# %% ../../nbs/nano/03_family.ipynb #0dff7c36
 def acceptance(
     model: Any,       # a draft or an assistant, in float32
     said: list,       # `replies()`
@@ -394,6 +412,7 @@ def ship(model: Any, name: str, folder: str|Path) -> Path:
     for f in folder.iterdir(): f.chmod(0o644)
     return folder
 
+# %% ../../nbs/nano/03_family.ipynb #c5f129a9
 def measure(name: str, n: int = 50) -> dict: # what `results.json` holds besides the run
     "A shipped sibling on held-out items: through llama.cpp its text, through torch its pictures and sounds, or how much of it nano accepts."
     from edgewb.session import load
@@ -407,6 +426,7 @@ def measure(name: str, n: int = 50) -> dict: # what `results.json` holds besides
     seen = dict(dense=media.PICTURES, unified=media.PICTURES + media.SOUNDS).get(name)
     return out | (dict(media=towers.measure(f'nano-{name}', n, families=seen)) if seen else {})
 
+# %% ../../nbs/nano/03_family.ipynb #5dabd316
 def recorded(name: str) -> dict:
     "What was measured on a shipped sibling: `families`, `media` or `acceptance`, and the run."
     return json.loads((text.HERE/name/'results.json').read_text(encoding='utf-8'))
