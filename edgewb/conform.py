@@ -42,18 +42,21 @@ def upstream(
     progress: Callable[[str], None]|None = None, # told what is made
 ) -> Path:            # the text's GGUF, with the towers' beside it
     "A checkpoint as llama.cpp's own converter writes it, kept in the cache. `BadBuild` where the converter refuses."
-    import shutil, tempfile
+    import tempfile
     from importlib.metadata import version
+    from filelock import FileLock
     from edgewb.worker import Worker
     source, key = weights.resolve(model).resolve(), version('llama-cpp-python')
     home = cache_dir('upstream')/f'{source.name}-{weights.content_hash(source)[:12]}-{key}'
-    if not home.exists():
-        if progress: progress(f"converting {source.name} with llama.cpp's converter")
-        with tempfile.TemporaryDirectory(dir=home.parent) as part:
-            w = Worker('edgewb.conform:_convert', name="llama.cpp's converter", source=str(source), out=part)
-            try: w.recv()
-            finally: w.close()
-            if not home.exists(): shutil.copytree(part, home)
+    with FileLock(f'{home}.lock'):
+        if not home.exists():
+            if progress: progress(f"converting {source.name} with llama.cpp's converter")
+            with tempfile.TemporaryDirectory(dir=home.parent) as part:
+                (made := Path(part)/'made').mkdir()
+                w = Worker('edgewb.conform:_convert', name="llama.cpp's converter", source=str(source), out=str(made))
+                try: w.recv()
+                finally: w.close()
+                made.rename(home) # whole, or not at all
     return home/f'{source.name}-F16.gguf'
 
 # %% ../nbs/17_conform.ipynb #31dbce87
