@@ -162,7 +162,7 @@ def run(
 SKILLS = dict(arithmetic=2, sorting=1.2, units=1, thinking=.8, editing=1, dates=1.6, tools=.8, extraction=1.5, recall=1.5, text=.1)
 
 # %% ../../nbs/nano/03_family.ipynb #9b61f59b
-def _autocast(): return torch.autocast('cpu', torch.bfloat16)
+def _autocast(): return text._autocast(torch.device('cpu'))
 
 # %% ../../nbs/nano/03_family.ipynb #34aaa26b
 def train_text(name: str, folder: str|Path, minutes: float = 10, batch: int = 8, seed: int = 0, compile: bool = True) -> Any: # the model

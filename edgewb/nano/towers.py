@@ -277,7 +277,7 @@ def warm(
         data = [rows.raw(*media.scene(i))[0] for i in items]
         _set(opts, min(1, (step + 1)/40)*min(1, max(.02, 2*(1 - gone/seconds))))
         x = patches(np.stack(data)) if kind == 'image' else torch.from_numpy(np.stack([np.pad(f, ((0, 4*SLOTS - len(f)), (0, 0))) for f in data]))
-        with torch.autocast('cpu', torch.bfloat16): out = run(x)[1]
+        with text._autocast(torch.device('cpu')): out = run(x)[1]
         loss, right = sight_loss(out, [media.scene(i)[1] for i in items]) if kind == 'image' else sound_loss(out, items, [(len(f) + 3)//4 for f in data])
         _update(opts, loss); step += 1
         note(dict(kind=kind, step=step, seen=step*batch, seconds=round(gone, 1), loss=round(loss.item(), 4), right=round(right, 3)))
@@ -329,7 +329,7 @@ def _step(packed, opts, rows, left, step):
     "One update; `left` is the share of the time that remains."
     x, w, d, pictures, sounds = rows
     _set(opts, min(1, (step + 1)/30)*min(1, left/.75)); help = .3*min(1, left/.7)
-    with torch.autocast('cpu', torch.bfloat16): logits, a, b = packed(x, d, [p for p, _ in pictures], [f for f, _ in sounds])
+    with text._autocast(torch.device('cpu')): logits, a, b = packed(x, d, [p for p, _ in pictures], [f for f, _ in sounds])
     loss = text._loss(logits, x, w, d); total, line = loss, dict(loss=round(loss.item(), 4))
     if a:
         l, line['sight'] = sight_loss(a, [media.scene(i)[1] for _, i in pictures]); total = total + help*l
