@@ -307,7 +307,7 @@ def judge_condition(c: Condition) -> list[Finding]:
     if s.stolen and s.stolen > 0.02: say('warning', 'host', f'the host gave {s.stolen:.0%} of the cores\' time to other virtual machines.', 'Take dedicated cores, or trust no figure that was measured once.')
     if s.waiting_memory and s.waiting_memory > 0.05: say('warning', 'memory', f'in {s.waiting_memory:.0%} of the last ten seconds some program waited for memory.', 'Close other programs and sessions, or take a smaller model.')
     if s.swap and s.swapped and s.swapped > max(64 << 20, s.swap//10): say('warning', 'swap', f'{human_bytes(s.swapped)} of memory lie on disk.', 'Close other programs, then sudo swapoff -a && sudo swapon -a brings the rest back.')
-    blind = [name for name, unknown in (('the clock', not k.governor and not k.now), ('temperature and throttling', h.celsius is None and h.slowed is None), ('swap', s.swap is None)) if unknown]
+    blind = [name for name, unknown in (('the clock', not k.governor and not k.now), ('the temperature with its throttling', h.celsius is None and h.slowed is None), ('swap', s.swap is None)) if unknown]
     if blind: say('note', 'counters', f"{' and '.join([', '.join(blind[:-1]), blind[-1]] if blind[1:] else blind)} can't be read here, as is usual in virtual machines and off Linux: a slowdown by them would go unseen.", 'Repeat measurements and compare their spread.')
     return out
 

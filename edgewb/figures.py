@@ -95,7 +95,7 @@ def amount(
         n = value
     else:
         m = re.fullmatch(r'(-?[\d.]+(?:e[+-]?\d+)?) ?([A-Za-z/]+)', value) if isinstance(value, str) else None
-        if not m or m[2] not in UNITS[unit]: raise ValueError(f"a number with one of the units {', '.join(UNITS[unit])} is needed.")
+        if not m or m[2] not in UNITS[unit]: raise ValueError(f"a number with {'one of the units' if len(UNITS[unit]) > 1 else 'the unit'} {', '.join(UNITS[unit])} is needed.")
         try: n = float(Decimal(m[1])*Decimal(str(UNITS[unit][m[2]]))) # 17.1 times a thousand million, and not a millionth more
         except InvalidOperation: raise ValueError(f'{m[1]} is no number.') from None
     if n > 0: return n

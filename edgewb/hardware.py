@@ -252,7 +252,7 @@ def _busy(hw: 'Hardware') -> bool|None:
 
 # %% ../nbs/01_hardware.ipynb #ef5975b6
 def _rows(hw: 'Hardware') -> list[tuple[str, str]]:
-    cores = f'{hw.physical or "?"} cores, {hw.logical or "?"} threads'
+    cores = f'{hw.physical or "?"} cores, {hw.logical or "?"} thread{"s"*(hw.logical != 1)}'
     if hw.clusters: cores += ': ' + ' + '.join(map(str, hw.clusters))
     if hw.usable is not None and hw.usable != hw.logical: cores += f'; this process may use {hw.usable:g}'
     memory = human_bytes(hw.memory) if hw.memory else 'unknown'

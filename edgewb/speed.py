@@ -160,7 +160,7 @@ def _same_ids(sessions: Sequence[Session], n: int, text: str) -> list[int]:
     "The ids that all targets read the text as, or `PromptMismatch` at the first difference."
     ids = [text_ids(s, n, text) for s in sessions]
     check_prompts(sessions, ids)
-    if len(ids[0]) < n: raise EdgewbError(f'the text has {len(ids[0])} tokens and the longest test needs {n}: give a longer one.')
+    if len(ids[0]) < n: raise EdgewbError(f'the text has {len(ids[0])} token{"s"*(len(ids[0]) != 1)} and the longest test needs {n}: give a longer one.')
     return ids[0]
 
 # %% ../nbs/09_speed.ipynb #93db4640

@@ -164,7 +164,7 @@ def _lines(self: Waterfall) -> list[list[str]]:
 def caption(self: Waterfall) -> str:
     "How the figures came about."
     rate = f"; kernels read {self.kernels['bytes']/1e6:.1f} MB a token, {self.kernels['bytes']/self.rows()[0]['ms']/1e6:.1f} GB/s" if self.kernels else ''
-    return f'{self.model} {self.target}, {self.threads} threads, {self.n} steps after {self.n_prompt} tokens: the gap is {self.gap:.4f} ms a token{rate}; {self.measured.caption()}'
+    return f'{self.model} {self.target}, {self.threads} thread{"s"*(self.threads != 1)}, {self.n} steps after {self.n_prompt} tokens: the gap is {self.gap:.4f} ms a token{rate}; {self.measured.caption()}'
 
 # %% ../nbs/09d_waterfall.ipynb #682ad08b
 @patch
