@@ -192,7 +192,7 @@ def figure(self: Waterfall):
     fig = go.Figure(go.Waterfall(x=names + [f"what you get<br>{r[-1]['ms']:.3f}"], y=[x['added'] for x in r] + [0], measure=['absolute'] + ['relative']*(len(r) - 1) + ['total'], connector=dict(line=dict(color='rgba(128,128,128,.6)', width=1)), increasing=dict(marker=dict(color='#4269d0')), decreasing=dict(marker=dict(color='#3ca951')), totals=dict(marker=dict(color='#888888'))))
     tops = [sum(x['added'] for x in r[:i + 1]) for i in range(len(r))]
     fig.add_scatter(x=names, y=tops, mode='markers', marker=dict(size=1, color='#888888'), error_y=dict(type='data', array=[a for a, _ in ends], arrayminus=[b for _, b in ends], color='#888888', thickness=1.5), hoverinfo='skip')
-    return fig.update_layout(template='plotly_white', title=f'{self.model} {self.target}, {self.threads} threads', yaxis_title='ms a token', showlegend=False, height=420, margin=dict(t=60, b=40))
+    return fig.update_layout(template='plotly_white', title=f'{self.model} {self.target}, {self.threads} thread{"s"*(self.threads != 1)}', yaxis_title='ms a token', showlegend=False, height=420, margin=dict(t=60, b=40))
 
 # %% ../nbs/09d_waterfall.ipynb #070d8bc3
 PROMPT = 'Once upon a time there was a lighthouse keeper who'
