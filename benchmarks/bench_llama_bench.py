@@ -10,7 +10,7 @@ attention as the library chooses, an empty context. Against it the plan of that 
 denied to both where edgewb denies it to a session. Neither looks at logits or picks a token: both feed
 ids that are there already.
 
-How. In turns, a process of llama-bench (it loads, warms up and times each test once) and a session that does the same; the order changes every round, the ratio is taken within a round. Where a
+How. In turns, a process of llama-bench (it loads, warms up and times each test some times) and a session that does the same; of each the median is taken, the order changes every round, the ratio is taken within a round. Where a
 process's memory comes to lie moves its speed by some percent for as long as it lives, so both are new in every round. Neither is open while the other runs: a session of 2.8 GB that lies idle meanwhile may lose
 memory to the system. Rounds while other work ran are counted and said.
 
@@ -20,6 +20,7 @@ import argparse, hashlib, json, os, shutil, subprocess, sys, tarfile, tempfile
 from importlib.metadata import version
 from math import exp, log
 from pathlib import Path
+from statistics import median
 
 from edgewb import convert
 from edgewb.core import EdgewbError, cache_dir, file_sha256
@@ -68,36 +69,36 @@ def build() -> Path:
     return done
 
 
-def theirs(tool: Path, tests: list[Test], facts: dict) -> dict[str, float]:
-    "Tokens a second of each test, by a fresh llama-bench."
+def theirs(tool: Path, tests: list[Test], facts: dict, times: int) -> dict[str, float]:
+    "Tokens a second of each test, the median of some times, by a fresh llama-bench."
     pp, tg = (next(t.n for t in tests if t.kind == k) for k in ('pp', 'tg'))
-    cmd = [str(tool), '-m', facts['path'], '-t', str(facts['threads']), '-p', str(pp), '-n', str(tg), '-r', '1', '-o', 'json']
+    cmd = [str(tool), '-m', facts['path'], '-t', str(facts['threads']), '-p', str(pp), '-n', str(tg), '-r', str(times), '-o', 'json']
     ran = subprocess.run(cmd, env=os.environ | ({} if facts['amx'] or sys.platform != 'linux' else {'EDGEWB_NO_AMX': '1'}), capture_output=True, text=True)
     if ran.returncode: raise EdgewbError(f'llama-bench failed: {(ran.stderr.strip().splitlines() or ["it said nothing"])[-1]}')
-    return {('pp%d' % r['n_prompt'] if r['n_prompt'] else 'tg%d' % r['n_gen']): r['samples_ts'][0] for r in json.loads(ran.stdout)}
+    return {('pp%d' % r['n_prompt'] if r['n_prompt'] else 'tg%d' % r['n_gen']): median(r['samples_ts']) for r in json.loads(ran.stdout)}
 
 
-def ours(target: Target, tests: list[Test], facts: dict, passes: int) -> dict[str, float]:
-    "The same by a fresh session, the last of some passes; each prefill after one that is not counted, as llama-bench does."
+def ours(target: Target, tests: list[Test], facts: dict, times: int) -> dict[str, float]:
+    "The same by a fresh session, which warms up as llama-bench does: with a prompt of that length, or with a token."
     out = {}
     with Session(target, n_ctx=1024) as s:
         facts |= dict(path=str(s.build.path), threads=s.info['threads'], amx=s.info['amx'])
-        for t in tests*passes:
+        for t in tests:
             ids = random_ids(t.n, _bos(s), _vocab(s)) # the same each time, as llama-bench's are: other rows of the per-layer table might not be in the page cache
             reading(s, t if t.kind == 'pp' else Test('tg', 1), ids)
-            r = reading(s, t, ids)
-            if r.void: raise EdgewbError(f'{t}: {r.void}')
-            out[str(t)] = r.value
+            found = [reading(s, t, ids) for _ in range(times)]
+            if void := next((r.void for r in found if r.void), ''): raise EdgewbError(f'{t}: {void}')
+            out[str(t)] = median(r.value for r in found)
     return out
 
 
-def compare(model: str, rounds: int, passes: int, threads: int, tests: list[Test], tool: Path) -> dict:
+def compare(model: str, rounds: int, times: int, threads: int, tests: list[Test], tool: Path) -> dict:
     "Rounds of both in turn, each in a process of its own that ends before the other begins."
     target, watch, rows, facts = Target('llama.cpp', 'Q4_K_M', model, dict(threads=threads) if threads else {}), Watch(), [], {}
-    ours(target, tests, facts, passes) # makes the build, and brings the file into the page cache
+    ours(target, tests, facts, times) # makes the build, and brings the file into the page cache
     for r in range(rounds):
         before, got = watch.counters(), {}
-        for i in order(2, r): got[i] = ours(target, tests, facts, passes) if i else theirs(tool, tests, facts)
+        for i in order(2, r): got[i] = ours(target, tests, facts, times) if i else theirs(tool, tests, facts, times)
         rows.append(dict(llama_bench=got[0], edgewb=got[1], others=others(before, watch.counters())[0]))
     return dict(threads=facts['threads'], file=Path(facts['path']).name, amx=facts['amx'], rows=rows)
 
@@ -111,9 +112,9 @@ def main():
     a = ap.parse_args()
     tests, tool, out, bar = [Test.parse(t) for t in a.tests.split(',')], build(), {}, .02
     print(f'{"":32} {"llama-bench tok/s":>26} {"edgewb tok/s":>26} {"ratio (95% of median)":>24}  within {bar:.0%}')
-    for label, model, rounds, passes in (('nano', 'nano', 24, 2), ('E2B', 'gemma-4-E2B-random', 8, 1)): # a fresh process's first run is some percent slower where a step takes half a millisecond
+    for label, model, rounds, times in (('nano', 'nano', 24, 5), ('E2B', 'gemma-4-E2B-random', 8, 1)): # 5 is llama-bench's own default; where a step takes half a millisecond anything shows
         if a.only not in (None, label): continue
-        r = compare(model, a.rounds or rounds, passes, a.threads, tests, tool)
+        r = compare(model, a.rounds or rounds, times, a.threads, tests, tool)
         for t in map(str, tests):
             x, y = ([row[k][t] for row in r['rows']] for k in ('llama_bench', 'edgewb'))
             logs = [log(b/c) for b, c in zip(y, x)]
