@@ -97,6 +97,17 @@ def _kinds(m: _Decode, q: np.ndarray, of: np.ndarray) -> None:
         ss = np.bincount(of, (w*(g - m.mu[of, j, None])**2).sum(1), len(m.kinds))
         m.var[:, j] = (ss + 3*ss.sum()/len(of))/(m.count + 3)
 
+# %% ../nbs/14b_pooling.ipynb #5f0c7a1e
+def _kind(m: Any, kind: str) -> tuple[int|None, list[int]]:
+    "Where a kind is among those that were learned; if it isn't, all CPUs or all others stand in."
+    if kind in m.kinds: return m.kinds.index(kind), []
+    return None, [i for i, k in enumerate(m.kinds) if (k in CPUS) == (kind in CPUS)] or list(range(len(m.kinds)))
+
+def _typical(m: _Decode, kind: str) -> tuple[float, float]:
+    "Share and launch of a kind's machines."
+    i, others = _kind(m, kind)
+    return tuple(np.exp(m.mu[i] if i is not None else m.mu[others].mean(0)))
+
 # %% ../nbs/14b_pooling.ipynb #7e0a0001
 _ARM = 'arm', 'arm-neon', 'apple-cpu'
 _ORDERED = { # since when llama.cpp re-orders a format, so that a core's registers work on several rows of it at once
@@ -145,12 +156,21 @@ def _about(m: _Prefill, r: Speed, rate: float) -> np.ndarray:
 def _operations(r: Speed, attention: tuple[float, float]) -> float:
     return r.work.matrices + attention[r.kind in CPUS]*r.work.attention
 
-def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float], rounds: int = 12) -> _Prefill:
+def _waits(r: Speed, share: float, launch: float) -> float:
+    "Seconds that a prompt waits for the memory and for launches."
+    return r.work.all/r.bandwidth/share + launch*r.work.launches
+
+def _reached(r: Speed, attention: tuple[float, float], share: float, launch: float) -> float:
+    "Logarithm of the operations a second of a line whose speed is known; at least a third of its time is theirs."
+    all_ = r.prompt/r.prefill
+    return math.log(r.prompt*_operations(r, attention)/max(all_ - _waits(r, share, launch), all_/3))
+
+def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float], d: _Decode, rounds: int = 12) -> _Prefill:
     kinds, chips = sorted({r.kind for r in rows}), list(dict.fromkeys((r.chip, r.kind) for r in rows))
     of = np.array([kinds.index(k) for _, k in chips])
     rate = np.array([getattr(r, by) for r in rows])
     m = _Prefill(kinds, np.bincount(of, minlength=len(kinds)), np.zeros(0), np.zeros((0, 0)), np.full(len(kinds), .1), np.full(len(kinds), .1), attention, by, float(np.exp(np.log(rate).mean())))
-    y = np.array([math.log(r.prefill*_operations(r, attention)) for r in rows]) - np.log(rate)
+    y = np.array([_reached(r, attention, *_typical(d, r.kind)) for r in rows]) - np.log(rate)
     x = np.array([[*_about(m, r, getattr(r, by)), *(float(c == (r.chip, r.kind)) for c in chips)] for r in rows])
     near, k, w = np.r_[_NEAR, np.zeros(len(kinds) + len(chips))], len(_NEAR) + len(kinds), np.ones(len(rows))
     on, far = np.array([kinds.index(r.kind) for r in rows]), np.ones(len(chips))
@@ -169,10 +189,10 @@ def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float],
     return replace(m, mean=b[:k], cov=cov[:k, :k])
 
 # %% ../nbs/14b_pooling.ipynb #0a6dd482
-def _best_prefill(rows: Sequence[Speed], by: str) -> _Prefill|None:
+def _best_prefill(rows: Sequence[Speed], by: str, d: _Decode) -> _Prefill|None:
     rows = [r for r in rows if r.prefill and getattr(r, by)]
     dearer = [(gpu, cpu) for gpu in (2., 4.) for cpu in (4., 8.)]
-    return min((_fit_prefill(rows, by, a) for a in dearer), key=lambda m: m.scatter@m.count) if rows else None
+    return min((_fit_prefill(rows, by, a, d) for a in dearer), key=lambda m: m.scatter@m.count) if rows else None
 
 # %% ../nbs/14b_pooling.ipynb #1a5845a5
 @dataclass
@@ -198,7 +218,9 @@ def pool(
     rows: Sequence[Speed]|None = None, # as `speeds.published` gives them, which is what is taken
 ) -> Pool:
     "Learn from published speeds. Takes half a second; the shipped ones are learned once."
-    return _shipped() if rows is None else Pool(_fit_decode([r for r in rows if r.decode]), _best_prefill(rows, 'rate'), _best_prefill(rows, 'bandwidth'))
+    if rows is None: return _shipped()
+    d = _fit_decode([r for r in rows if r.decode])
+    return Pool(d, _best_prefill(rows, 'rate', d), _best_prefill(rows, 'bandwidth', d))
 
 @lru_cache(1)
 def _shipped() -> Pool: return pool(speeds.published())
@@ -213,14 +235,9 @@ def _pool_frame(m: _Decode):
 
 # %% ../nbs/14b_pooling.ipynb #ac24efa4
 CAUTION = {'machines': 1.8, 'lines': 1.6} # variance among machines, scatter of lines: times what was fitted
-_MIXTURES, _SIXTEEN, _WHOLE = .1, .2, ('BF16', 'F16') # how little a probe tells of a prompt with experts if it has none, of 16 bits if it has fewer, and the other way round: standard deviation of the logarithm
+_SIXTEEN, _WHOLE = .2, ('BF16', 'F16') # how little a probe tells of a prompt in 16 bits if it has fewer, and the other way round: standard deviation of the logarithm
 
 # %% ../nbs/14b_pooling.ipynb #fdd4ab4d
-def _kind(m: Any, kind: str) -> tuple[int|None, list[int]]:
-    "Where a kind is among those that were learned; if it isn't, all CPUs or all others stand in."
-    if kind in m.kinds: return m.kinds.index(kind), []
-    return None, [i for i, k in enumerate(m.kinds) if (k in CPUS) == (kind in CPUS)] or list(range(len(m.kinds)))
-
 def _scatter(m: Any, kind: str) -> float:
     i, others = _kind(m, kind)
     return CAUTION['lines']*float(m.scatter[i] if i is not None else m.scatter[others].max())
@@ -266,7 +283,7 @@ def _decode_range(m: _Decode, q: np.ndarray, kind: str, rows: Sequence[Speed]) -
     return out
 
 # %% ../nbs/14b_pooling.ipynb #8fa9d1da
-def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, probes: Sequence[Speed] = ()) -> tuple[float, float]:
+def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, share: float, launch: float, probes: Sequence[Speed] = ()) -> tuple[float, float]:
     "Logarithm of the operations a second in a prompt, and its uncertainty; probes say what this chip is like."
     i, others = _kind(m, kind)
     line = lambda s: _about(m, s, rate)
@@ -274,8 +291,8 @@ def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, probes: Sequence[
     spread = (m.spread[i] if i is not None else m.spread[others].mean())*CAUTION['machines']*(1 + 1/((m.count[i] if i is not None else 1) + .5))
     known, noise = float(at@m.cov@at) + fixed + spread, _scatter(m, kind)**2
     fitted = noise/CAUTION['lines']**2 # caution widens the range, not the doubt in a probe
-    off = [math.log(s.prefill*_operations(s, m.attention)/rate) - line(s)@m.mean for s in probes if s.prefill]
-    other = lambda s: _MIXTURES**2*(s.work.experts != r.work.experts) + _SIXTEEN**2*((s.format in _WHOLE) != (r.format in _WHOLE))
+    off = [_reached(s, m.attention, share, launch) - math.log(rate) - line(s)@m.mean for s in probes if s.prefill]
+    other = lambda s: _SIXTEEN**2*((s.format in _WHOLE) != (r.format in _WHOLE))
     sure = [1/(fitted + other(s)) for s in probes if s.prefill]
     all_ = 1/known + sum(sure)
     return float(math.log(rate) + at@m.mean + sum(o*w for o, w in zip(off, sure))/all_), math.sqrt(1/all_ + noise)
@@ -286,14 +303,10 @@ def _model(p: Pool, kind: str, rate: float|None) -> _Prefill:
     return p.rate if rate and p.rate and (kind in p.rate.kinds or kind not in p.bandwidth.kinds) else p.bandwidth
 
 def _prefill_range(p: Pool, q: np.ndarray, r: Speed, probes: Sequence[Speed] = ()) -> Range:
-    "Tokens a second of a prompt: as fast as arithmetic allows, unless the memory is slower."
-    m = _model(p, r.kind, r.rate)
-    mid, sd = _rate_range(m, r.kind, getattr(r, m.by), r, probes)
-    share, launch = math.exp(q@_U), math.exp(q@_V)
-    wait = r.work.all/r.bandwidth/share
-    def speed(z: float) -> float:
-        compute = r.prompt*_operations(r, m.attention)/math.exp(mid + z*sd)
-        return r.prompt/(max(compute, wait) + launch*r.work.launches)
+    "Tokens a second of a prompt: arithmetic, memory and launches one after another."
+    m, share, launch = _model(p, r.kind, r.rate), math.exp(q@_U), math.exp(q@_V)
+    mid, sd = _rate_range(m, r.kind, getattr(r, m.by), r, share, launch, probes)
+    speed = lambda z: r.prompt/(r.prompt*_operations(r, m.attention)/math.exp(mid + z*sd) + _waits(r, share, launch))
     return Range(speed(-2.132), speed(0), speed(2.132)) # 2.132: 5% of Student's t with four degrees of freedom lie beyond
 
 # %% ../nbs/14b_pooling.ipynb #a797a4c4

@@ -116,7 +116,7 @@ def _work_of(model: str, format: str, depth: int, prompt: int, known: dict) -> W
     m = known[model, format]
     x = {k: float(v) for k, v in m.items() if k not in ('model', 'format')}
     return Work(1e9*x['read_GB'], 2*x['kv_numbers']*(depth + MIDDLE), int(x['launches']), 2e9*(x['body_1e9'] + x['head_1e9']/prompt),
-                4*x['attention_numbers']*(prompt/2 + depth), 1e9*x['read_GB'], bool(x['experts']))
+                4*x['attention_numbers']*(prompt/2 + depth), 1e9*x['all_GB'], bool(x['experts']))
 
 # %% ../nbs/14a_speeds.ipynb #fb85c006
 @cache

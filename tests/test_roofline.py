@@ -124,11 +124,9 @@ def test_an_unseen_chip_is_predicted_without_its_own_lines(checks):
 
 def test_bars(checks):
     t = roofline.score(checks).xs('all', level='kind')
-    assert t.error['decode', 0] <= .20 and t.error['decode', 2] <= .10 and t.error['prefill', 0] <= .20
+    assert t.error['decode', 0] <= .20 and t.error['decode', 2] <= .10
+    assert t.error['prefill', 0] <= .20 and t.error['prefill', 2] <= .10
     assert t.inside.min() >= .9
-    first = roofline.score(c for c in checks if c.line.found <= 3).xs('all', level='kind')
-    assert first.error['prefill', 2] <= .10 # on the lines that the bar was met with; all lines together miss it, as the page says
-    assert .10 < t.error['prefill', 2] <= .105
 
 
 def test_the_page_says_what_the_code_finds(checks):
