@@ -63,13 +63,14 @@ def _fit_decode(rows: Sequence[Speed], rounds: int = 16) -> _Decode:
     x, kinds = _arrays(rows), sorted({r.kind for r in rows})
     chips = list(dict.fromkeys((r.chip, r.kind) for r in rows))
     chip, of = np.array([chips.index((r.chip, r.kind)) for r in rows]), np.array([kinds.index(k) for _, k in chips])
+    by_chip, first = np.argsort(chip, kind='stable'), np.searchsorted(np.sort(chip), np.arange(len(chips)))
     m = _Decode.start(kinds, of)
     for _ in range(rounds):
         logt, t = _times(x, m.c)
         off, s = x['logt'][:, None] - logt, m.scatter[of[chip]][:, None]
         far = 1 + (off/s)**2/_TAIL
         q = _prior(m.mu[of], m.var[of])
-        np.add.at(q, chip, -(_TAIL + 1)/2*np.log(far))
+        q += np.add.reduceat((-(_TAIL + 1)/2*np.log(far))[by_chip], first)
         q = np.exp(q - q.max(1, keepdims=True)); q /= q.sum(1, keepdims=True)
         w = q[chip]*(_TAIL + 1)/(_TAIL*far) # outliers weigh less
         _common(m, x, w, off, t, of[chip])
@@ -171,7 +172,7 @@ def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float],
     rate = np.array([getattr(r, by) for r in rows])
     m = _Prefill(kinds, np.bincount(of, minlength=len(kinds)), np.zeros(0), np.zeros((0, 0)), np.full(len(kinds), .1), np.full(len(kinds), .1), attention, by, float(np.exp(np.log(rate).mean())))
     y = np.array([_reached(r, attention, *_typical(d, r.kind)) for r in rows]) - np.log(rate)
-    x = np.array([[*_about(m, r, getattr(r, by)), *(float(c == (r.chip, r.kind)) for c in chips)] for r in rows])
+    x = np.c_[[_about(m, r, getattr(r, by)) for r in rows], np.eye(len(chips))[[chips.index((r.chip, r.kind)) for r in rows]]]
     near, k, w = np.r_[_NEAR, np.zeros(len(kinds) + len(chips))], len(_NEAR) + len(kinds), np.ones(len(rows))
     on, far = np.array([kinds.index(r.kind) for r in rows]), np.ones(len(chips))
     for _ in range(rounds):
