@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from .core import BadBuild, EdgewbError, NotEnoughMemory, PromptTooLong, Unsupported, compiled, human_bytes, unknown
-from .convert import FORMATS, LOG, NAME, fallbacks, format_of, library, make, mmproj_of, n_params, physical_cores, versions, weight_bytes
+from .convert import FORMATS, LOG, NAME, bits_per_weight, fallbacks, format_of, library, make, mmproj_of, physical_cores, versions, weight_bytes
 from .gguf import CODES, TYPES, Inventory, check
 from .hardware import detect
 from . import media_llamacpp as towers

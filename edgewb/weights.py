@@ -273,7 +273,7 @@ class Build:
     format: str   # one of `formats(engine)`
     path: Path    # file or folder that the engine loads
     bytes: int    # weights on disk
-    bpw: float    # bits per weight as stored
+    bpw: float    # bits per weight as stored; of a GGUF file the towers are left out, which stay in 16 bits
     sha256: str   # of the artefact
     made_s: float = 0. # seconds that making it took
 
@@ -309,10 +309,10 @@ def _make(conn, source: str, engine: str, format: str, out: str):
     ready = source.is_dir() and is_ir(source)
     path = source if ready else Path(mod.make(source, format, Path(out)))
     size = getattr(mod, 'weight_bytes', lambda p: p.stat().st_size)(path)
-    count = _ir_params(source, size) if ready else n_params(source) if source.is_dir() else mod.n_params(source)
+    bpw = mod.bits_per_weight(path) if hasattr(mod, 'bits_per_weight') else 8*size/(_ir_params(source, size) if ready else n_params(source))
     inside = path.is_relative_to(out)
     sha = core.file_sha256(path) if inside else content_hash(path)
-    conn.send(('made', dict(path=str(path.relative_to(out)) if inside else None, bytes=size, bpw=8*size/count, sha256=sha)))
+    conn.send(('made', dict(path=str(path.relative_to(out)) if inside else None, bytes=size, bpw=bpw, sha256=sha)))
 
 # %% ../nbs/03_weights.ipynb #2130ccf8
 def _ir_params(folder: Path, size: int) -> float:

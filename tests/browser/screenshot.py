@@ -45,7 +45,7 @@ def shoot(lab, browser, cell, out: Path, dark: bool, width: int, measure: bool, 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument('--out', type=Path, default=Path(__file__).parents[2] / 'nbs' / 'images')
-    ap.add_argument('--prompt', default='Locker of each: Modife, Faleze, Defadu, Latumi, Kadile, Nadete, Fodibo, Tozibi')
+    ap.add_argument('--prompt', default='Locker of each: Memeni, Dukoza, Redulo, Lomoki, Mebozu, Zinuma, Lakifu, Tutoza')
     ap.add_argument('--targets', nargs='+', default=['torch:f32', 'llama.cpp:Q2_K', 'openvino:int8'], help='Q2_K shows what a coarse format forgets')
     ap.add_argument('--tokens', type=int, default=64)
     ap.add_argument('--width', type=int, default=1200)
