@@ -126,7 +126,7 @@ def shown_fixed(
     import pandas as pd
     def row(f: Fixed) -> dict:
         mine = [c for c in m.cells if c.probe == f.probe and c.target.startswith(f.engine) and c.status != 'n/a']
-        return dict(runtime={'torch': 'transformers'}.get(f.engine, f.engine), issues=f.issues, fixed=f'{f.month} 2026', what=f.what, probe=f.probe, passes=f"{sum(c.status == 'pass' for c in mine)} of {len(mine)}")
+        return dict(runtime={'torch': 'transformers'}.get(f.engine, f.engine), issues=f.issues, fixed=f'{f.month} 2026', what=f.what, probe=f.probe, passes=f"{sum(c.status == 'pass' for c in mine)} of {len(mine)}" if mine else 'not asked')
     return pd.DataFrame(map(row, FIXED))
 
 # %% ../nbs/17_conform.ipynb #db557236

@@ -363,7 +363,8 @@ def detect(
     "Describe a machine in milliseconds: reads files, loads no engine, measures nothing, guesses nothing."
     root, here = Path(root), str(root) == '/'
     if not here and not root.exists(): raise EdgewbError(f"no folder or file at '{root}': give '/', a folder that holds a machine's proc and sys, or a file with what sysctl -a said.")
-    if root.is_file(): facts = _sysctl(_read(root))
+    if root.is_file() and not re.search(r'^hw\.\w', said := _read(root), re.M): raise EdgewbError(f"'{root}' does not hold what a Mac's sysctl -a says: no line of it begins with hw.")
+    if root.is_file(): facts = _sysctl(said)
     elif not here or sys.platform == 'linux': facts = _linux(root)
     else: facts = {'darwin': _mac, 'win32': _windows}.get(sys.platform, dict)()
     if not here: return Hardware(**facts)

@@ -157,8 +157,10 @@ def test_damaged_files_are_never_a_traceback(name, tmp_path):
         assert repr(hw) and hw._repr_html_() and json.dumps(hw.to_dict()) and repr(condition(root))
 
 
-def test_no_such_machine():
+def test_no_such_machine(tmp_path):
     with pytest.raises(EdgewbError, match='no folder or file at'): detect('/no/such/machine')
+    (tmp_path/'notes').write_text('hello: world\n')
+    with pytest.raises(EdgewbError, match='no line of it begins with hw'): detect(tmp_path/'notes')
 
 
 def test_this_machine():
