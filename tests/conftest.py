@@ -16,12 +16,13 @@ spec.loader.exec_module(setup_script)
 if browser := setup_script.find_chromium(): os.environ['EDGEWB_CHROMIUM'] = browser
 
 LATE = {'browser': 2, 'test_notebooks.py': 3}  # single tests first, whole notebooks last: they fill both processes to the end
+LONG = '[index.', '[06c_', '[03e_', '[09d_', '[07b_', '[22_', '[06b_', '[07a_', '[07c_', '[14_', '[nano/03_'  # notebooks that take most of a minute and more: none of them shall run alone at the end
 
 
 def pytest_collection_modifyitems(items):
     def rank(item):
         parts = Path(item.path).parts
         return max((r for name, r in LATE.items() if name in parts), default=0 if parts[-1].startswith('test_project') else 1)
-    items.sort(key=rank)
+    items.sort(key=lambda item: (rank(item), not any(name in item.nodeid for name in LONG)))
     for item in items:  # with several processes, the tests of a file share its open sessions, those of the browser its JupyterLab; a notebook stands alone
         if (name := 'browser' if rank(item) == 2 else Path(item.path).stem) != 'test_notebooks': item.add_marker(pytest.mark.xdist_group(name))
