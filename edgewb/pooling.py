@@ -29,6 +29,7 @@ def _arrays(rows: Sequence[Speed]) -> dict[str, np.ndarray]:
     return dict(logt=-np.log(get(lambda r: r.decode or math.nan)), weights=get(lambda r: r.work.weights/r.bandwidth), kv=get(lambda r: r.work.kv/r.bandwidth),
                 launches=get(lambda r: r.work.launches), old=get(_old), experts=get(lambda r: r.work.experts))
 
+# %% ../nbs/14b_pooling.ipynb #826afe0e
 def _old(r: Speed) -> bool:
     "Whether kernels have become faster since; the border was drawn where flash attention came, in the middle of 2024."
     return bool(r.date) and r.date < '2024-06'
@@ -39,6 +40,7 @@ def _times(x: dict[str, np.ndarray], c: dict[str, float]) -> tuple[np.ndarray, n
     t = (x['weights'] + c['rho']*x['kv'])[:, None]*np.exp(-_U) + x['launches'][:, None]*np.exp(_V)
     return np.log(t) + (c['old']*x['old'] + c['experts']*x['experts'])[:, None], t
 
+# %% ../nbs/14b_pooling.ipynb #3381bbb5
 def _prior(mu: np.ndarray, var: np.ndarray) -> np.ndarray:
     "Logarithm of the weights that a kind gives the pairs, before anything is known of a machine."
     return sum(-2*np.log1p((g - mu[..., j, None])**2/(3*var[..., j, None])) for j, g in enumerate((_U, _V)))
@@ -89,6 +91,7 @@ def _common(m: _Decode, x: dict, w: np.ndarray, off: np.ndarray, t: np.ndarray, 
     slope = x['kv'][:, None]*np.exp(-_U)/t
     m.c['rho'] = float(np.clip(m.c['rho'] + .5*((w*off*slope).sum() + (2 - m.c['rho'])/4)/((w*slope*slope).sum() + .25), 1, 6))
 
+# %% ../nbs/14b_pooling.ipynb #1fd5f757
 def _kinds(m: _Decode, q: np.ndarray, of: np.ndarray) -> None:
     "Better kinds: means drawn a little to that of all, spreads as if three more chips of the common spread were there, outliers weighing less."
     for j, g in enumerate((_U, _V)):
@@ -104,6 +107,7 @@ def _kind(m: Any, kind: str) -> tuple[int|None, list[int]]:
     if kind in m.kinds: return m.kinds.index(kind), []
     return None, [i for i, k in enumerate(m.kinds) if (k in CPUS) == (kind in CPUS)] or list(range(len(m.kinds)))
 
+# %% ../nbs/14b_pooling.ipynb #827f35ed
 def _typical(m: _Decode, kind: str) -> tuple[float, float]:
     "Share and launch of a kind's machines."
     i, others = _kind(m, kind)
@@ -115,15 +119,16 @@ _ORDERED = { # since when llama.cpp re-orders a format, so that a core's registe
     'arm': {'Q4_0': '2024-07', 'IQ4_NL': '2024-11', 'Q4_K': '2025-11', 'Q8_0': '2025-12', 'Q5_K': '2026-01', 'Q6_K': '2026-01', 'MXFP4': '2026'},
     'x86': {'Q4_0': '2024-07', 'Q4_K': '2025-04', 'IQ4_NL': '2025-04', 'MXFP4': '2026'}}
 
+# %% ../nbs/14b_pooling.ipynb #460038e3
 def _own(r: Speed) -> bool:
     "Whether kernels ran that llama.cpp doesn't have."
     return r.kind in CPUS and r.engine in ('ik_llama.cpp', 'llamafile')
 
+# %% ../nbs/14b_pooling.ipynb #36a11866
 def _slow(r: Speed) -> bool:
     "Whether a CPU had to take a prompt's products row by row."
     since = _ORDERED['arm' if r.kind in _ARM else 'x86'].get(r.format.removesuffix('_M').removesuffix('_S').removesuffix('.F16'), 'never')
     return r.kind in CPUS and not _own(r) and since > (r.date or '9999')
-
 
 # %% ../nbs/14b_pooling.ipynb #bfab43aa
 @dataclass
@@ -144,28 +149,34 @@ _TERMS = { # of the logarithm of the rate: what is expected before anything is k
     'old': (-.15, .04), 'own kernels': (.4, .1), 'row by row, Arm': (-1, .25), 'row by row, x86': (-.5, .1)}
 _NEAR, _SPREAD = (np.array(x, float) for x in zip(*_TERMS.values()))
 
+# %% ../nbs/14b_pooling.ipynb #833451b5
 def _terms(r: Speed, rate: float) -> list[float]:
     "What the rate of a line depends on, its kind and chip apart."
     cpu, arm, e, slow = r.kind in CPUS, r.kind in _ARM, r.work.experts, _slow(r)
     batch = 0 if cpu else math.log(min(r.prompt, 2048)/512)/math.log(4)
     return [1, math.log(rate), e, e*batch, batch, _old(r), _own(r), slow and arm, slow and not arm]
 
+# %% ../nbs/14b_pooling.ipynb #2e0d94f4
 def _about(m: _Prefill, r: Speed, rate: float) -> np.ndarray:
     "The line of the linear model for a machine without the chip's own part."
     return np.array([*_terms(r, rate/m.centre), *(k == r.kind for k in m.kinds)], float)
 
+# %% ../nbs/14b_pooling.ipynb #27f4c277
 def _operations(r: Speed, attention: tuple[float, float]) -> float:
     return r.work.matrices + attention[r.kind in CPUS]*r.work.attention
 
+# %% ../nbs/14b_pooling.ipynb #e5a584ad
 def _waits(r: Speed, share: float, launch: float) -> float:
     "Seconds that a prompt waits for the memory and for launches."
     return r.work.all/r.bandwidth/share + launch*r.work.launches
 
+# %% ../nbs/14b_pooling.ipynb #41d17324
 def _reached(r: Speed, attention: tuple[float, float], share: float, launch: float) -> float:
     "Logarithm of the operations a second of a line whose speed is known; at least a third of its time is theirs."
     all_ = r.prompt/r.prefill
     return math.log(r.prompt*_operations(r, attention)/max(all_ - _waits(r, share, launch), all_/3))
 
+# %% ../nbs/14b_pooling.ipynb #60c8fe5a
 def _fit_prefill(rows: Sequence[Speed], by: str, attention: tuple[float, float], d: _Decode, rounds: int = 12) -> _Prefill:
     kinds, chips = sorted({r.kind for r in rows}), list(dict.fromkeys((r.chip, r.kind) for r in rows))
     of = np.array([kinds.index(k) for _, k in chips])
@@ -215,6 +226,7 @@ class Pool:
         "What is known of a machine by its kind and by speeds of its own."
         return Machine(self, kind, _weights(self.decode, kind, [s for s in probes if s.decode]), tuple(probes))
 
+# %% ../nbs/14b_pooling.ipynb #4da67c31
 def pool(
     rows: Sequence[Speed]|None = None, # as `speeds.published` gives them, which is what is taken
 ) -> Pool:
@@ -223,6 +235,7 @@ def pool(
     d = _fit_decode([r for r in rows if r.decode])
     return Pool(d, _best_prefill(rows, 'rate', d), _best_prefill(rows, 'bandwidth', d))
 
+# %% ../nbs/14b_pooling.ipynb #f9e7b005
 @lru_cache(1)
 def _shipped() -> Pool: return pool(speeds.published())
 
@@ -243,6 +256,7 @@ def _scatter(m: Any, kind: str) -> float:
     i, others = _kind(m, kind)
     return CAUTION['lines']*float(m.scatter[i] if i is not None else m.scatter[others].max())
 
+# %% ../nbs/14b_pooling.ipynb #8a13bd4b
 def _weights(m: _Decode, kind: str, probes: Sequence[Speed] = ()) -> np.ndarray:
     "How much each pair on the grid is worth for a machine of a kind."
     i, others = _kind(m, kind)
@@ -261,6 +275,7 @@ def _below(z: np.ndarray) -> np.ndarray:
     y = z/np.sqrt(1 + z*z/4)
     return .5 + .375*y*(1 - y*y/12)
 
+# %% ../nbs/14b_pooling.ipynb #87c3433f
 @dataclass(frozen=True)
 class Range:
     "A prediction: as likely too low as too high in the middle, nine in ten between the ends."
@@ -269,6 +284,7 @@ class Range:
     high: float
     def __repr__(self) -> str: return f'{short(self.mid)} ({short(self.low)} to {short(self.high)})'
 
+# %% ../nbs/14b_pooling.ipynb #26fbc2aa
 def short(x: float) -> str:
     "Three digits."
     return f'{x:.0f}' if x >= 100 else f'{x:.3g}'
@@ -303,6 +319,7 @@ def _model(p: Pool, kind: str, rate: float|None) -> _Prefill:
     "The model that knows the kind; if neither does, the one that goes by the rate, which tells more."
     return p.rate if rate and p.rate and (kind in p.rate.kinds or kind not in p.bandwidth.kinds) else p.bandwidth
 
+# %% ../nbs/14b_pooling.ipynb #a722da19
 def _prefill_range(p: Pool, q: np.ndarray, r: Speed, probes: Sequence[Speed] = ()) -> Range:
     "Tokens a second of a prompt: arithmetic, memory and launches one after another."
     m, share, launch = _model(p, r.kind, r.rate), math.exp(q@_U), math.exp(q@_V)
@@ -334,6 +351,7 @@ class Machine:
         "Tokens a second of the line's prompt."
         return _prefill_range(self.pool, self.weights, row, self.probes)
 
+# %% ../nbs/14b_pooling.ipynb #c4df07c1
 def _marginal(q: np.ndarray, g: np.ndarray) -> Range:
     at = np.unique(g)
     return Range(*np.exp(np.interp((.05, .5, .95), np.cumsum([q[g == a].sum() for a in at]), at)).tolist())
