@@ -61,6 +61,7 @@ def static_outputs(
         data = out.get('data') or {}
         if PLOTLY in data: data['text/html'] = figure_html(data.pop(PLOTLY), script)
         if 'text/html' in data: data.pop(WIDGET, None)
+    if 'outputs' in cell: cell['outputs'] = [o for o in cell['outputs'] if o.get('data') != {}] # a figure that shows itself returns nothing else
 
 # %% ../nbs/22_docs.ipynb #a4fd26ff
 _MATH = re.compile(r'(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\d$])', re.S)
