@@ -1208,6 +1208,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.pooling._Decode.start': ('pooling.html#_decode.start', 'edgewb/pooling.py'),
                                 'edgewb.pooling._Prefill': ('pooling.html#_prefill', 'edgewb/pooling.py'),
                                 'edgewb.pooling._about': ('pooling.html#_about', 'edgewb/pooling.py'),
+                                'edgewb.pooling._apart': ('pooling.html#_apart', 'edgewb/pooling.py'),
                                 'edgewb.pooling._arrays': ('pooling.html#_arrays', 'edgewb/pooling.py'),
                                 'edgewb.pooling._below': ('pooling.html#_below', 'edgewb/pooling.py'),
                                 'edgewb.pooling._best_prefill': ('pooling.html#_best_prefill', 'edgewb/pooling.py'),

@@ -249,7 +249,7 @@ def _pool_frame(m: _Decode):
 
 # %% ../nbs/14b_pooling.ipynb #ac24efa4
 CAUTION = {'machines': 1.8, 'lines': 1.6} # variance among machines, scatter of lines: times what was fitted
-_SIXTEEN, _WHOLE = .2, ('BF16', 'F16') # how little a probe tells of a prompt in 16 bits if it has fewer, and the other way round: standard deviation of the logarithm
+_APART = np.array([.2, .3, .2]) # how far a chip may stray in prompts with experts, in 16 bits, row by row, besides as a whole: standard deviations of the logarithm
 
 # %% ../nbs/14b_pooling.ipynb #fdd4ab4d
 def _scatter(m: Any, kind: str) -> float:
@@ -299,6 +299,9 @@ def _decode_range(m: _Decode, q: np.ndarray, kind: str, rows: Sequence[Speed]) -
         out.append(Range(*np.exp(-np.interp((.95, .5, .05), cdf, at)).tolist()))
     return out
 
+# %% ../nbs/14b_pooling.ipynb #7c1d90ab
+def _apart(r: Speed) -> list[float]: return [1, r.work.experts, r.format in ('BF16', 'F16'), _slow(r)]
+
 # %% ../nbs/14b_pooling.ipynb #8fa9d1da
 def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, share: float, launch: float, probes: Sequence[Speed] = ()) -> tuple[float, float]:
     "Logarithm of the operations a second in a prompt, and its uncertainty; probes say what this chip is like."
@@ -306,13 +309,12 @@ def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, share: float, lau
     line = lambda s: _about(m, s, rate)
     at, fixed = line(r), 0. if i is not None else .36
     spread = (m.spread[i] if i is not None else m.spread[others].mean())*CAUTION['machines']*(1 + 1/((m.count[i] if i is not None else 1) + .5))
-    known, noise = float(at@m.cov@at) + fixed + spread, _scatter(m, kind)**2
-    fitted = noise/CAUTION['lines']**2 # caution widens the range, not the doubt in a probe
-    off = [_reached(s, m.attention, share, launch) - math.log(rate) - line(s)@m.mean for s in probes if s.prefill]
-    other = lambda s: _SIXTEEN**2*((s.format in _WHOLE) != (r.format in _WHOLE))
-    sure = [1/(fitted + other(s)) for s in probes if s.prefill]
-    all_ = 1/known + sum(sure)
-    return float(math.log(rate) + at@m.mean + sum(o*w for o, w in zip(off, sure))/all_), math.sqrt(1/all_ + noise)
+    known, noise, mid = float(at@m.cov@at) + fixed + spread, _scatter(m, kind)**2, float(math.log(rate) + at@m.mean)
+    if not (probes := [s for s in probes if s.prefill]): return mid, math.sqrt(known + noise)
+    own, off = np.diag([known, *_APART**2]), np.array([_reached(s, m.attention, share, launch) - math.log(rate) - line(s)@m.mean for s in probes])
+    here, there = np.array(_apart(r), float), np.array([_apart(s) for s in probes], float)
+    gain = own@there.T@np.linalg.inv(there@own@there.T + noise/CAUTION['lines']**2*np.eye(len(probes))) # caution widens the range, not the doubt in a probe
+    return mid + float(here@gain@off), math.sqrt(float(here@(own - gain@there@own)@here) + noise)
 
 # %% ../nbs/14b_pooling.ipynb #709bba8d
 def _model(p: Pool, kind: str, rate: float|None) -> _Prefill:
