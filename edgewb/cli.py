@@ -224,9 +224,12 @@ def predict(
     "Print how fast a model will probably be on a machine, as a table or as one JSON object."
     from edgewb import roofline
     probes = []
-    for model, format, speed in args.probe or []:
-        try: probes.append(roofline.Probe(model, format, decode=float(speed)))
-        except ValueError: raise EdgewbError(f'--probe takes a model, a format and tokens a second; {speed!r} is no number.') from None
+    for given in args.probe or []:
+        try: speeds = [float(x) for x in given[2:]]
+        except ValueError: speeds = []
+        if len(speeds) not in (1, 2) or not all(0 < x < float('inf') for x in speeds):
+            raise EdgewbError(f"--probe takes a model, a format, tokens a second decoded and, if measured, those of a prompt; not {' '.join(given)!r}.")
+        probes.append(roofline.Probe(*given[:2], *speeds))
     p = roofline.predict(args.hardware, args.model, args.format, args.depth, args.prompt, probes, args.on, args.bandwidth*1e9, check=not args.anyway)
     print(json.dumps(p.to_dict()) if args.json else p)
     return 0
@@ -298,7 +301,7 @@ def _of_reasons(sub: Callable, own: dict[str, str]):
         (['--prompt'], dict(type=int, default=512, metavar='TOKENS', help='of a prompt (default: %(default)s)')),
         (['--on'], dict(choices=('cpu', 'gpu'), default='', help='where a machine has both')),
         (['--bandwidth'], dict(type=float, default=0, metavar='GB/S', help="of the memory, where the profile doesn't say or is wrong")),
-        (['--probe'], dict(nargs=3, action='append', metavar=('MODEL', 'FORMAT', 'TOK/S'), help='a decoding speed measured on that machine; may be given twice')),
+        (['--probe'], dict(nargs='+', action='append', metavar=('MODEL', 'FORMAT DECODE PREFILL'), help='tokens a second measured on that machine, decoded and in a prompt of 512, which may be left out; may be given twice')),
         (['--anyway'], dict(action='store_true', help="also if the model doesn't fit the memory")),
         (['--json'], dict(action='store_true', help='one JSON object in place of the table')))
 

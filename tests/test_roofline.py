@@ -193,6 +193,9 @@ def test_command():
     assert d == json.loads(json.dumps(p.to_dict())) and d['interval'] == .9
     narrow = json.loads(edgewb(*args, '--probe', 'E4B-it', 'Q4_0', '2.79', '--json').stdout)
     assert narrow['probes'] == 1
-    for bad, word in ((('--hardware', 'pi55'), 'Nearest'), (('--hardware', 'pi5', '--model', '31B-it'), 'does not fit'), (('--hardware', 'pi5', '--probe', 'E2B-it', 'Q4_0', 'fast'), 'no number')):
+    both = json.loads(edgewb(*args, '--probe', 'E4B-it', 'Q4_0', '2.79', '18.86', '--json').stdout)['prefill_tokens_per_second']
+    assert both['high']/both['low'] < narrow['prefill_tokens_per_second']['high']/narrow['prefill_tokens_per_second']['low']
+    for bad, word in ((('--hardware', 'pi55'), 'Nearest'), (('--hardware', 'pi5', '--model', '31B-it'), 'does not fit'), (('--hardware', 'pi5', '--probe', 'E2B-it', 'Q4_0', 'fast'), 'those of a prompt'), (('--hardware', 'pi5', '--probe', 'E2B-it', 'Q4_0'), 'those of a prompt'),
+                      (('--hardware', 'pi5', '--probe', 'E2B-it', 'Q4_0', '0'), 'those of a prompt')):
         r = edgewb(*bad)
         assert r.returncode == 2 and word in r.stderr and r.stderr.count('\n') == 1
