@@ -193,8 +193,12 @@ def _text(hidden: int, layers: int, every: int, ff: int, heads: int, kv: int, **
 
 # %% ../nbs/01_gemma4.ipynb #ba5631db
 _SMALL = dict(sliding_window=512, max_position_embeddings=131072, hidden_size_per_layer_input=256, attention_k_eq_v=False, use_bidirectional_attention=None)
+
+# %% ../nbs/01_gemma4.ipynb #c30681fc
 _EYES = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=16, num_attention_heads=12, num_key_value_heads=12, head_dim=64, use_clipped_linears=True)
 _LARGE_EYES = dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, num_key_value_heads=16, head_dim=72, standardize=True)
+
+# %% ../nbs/01_gemma4.ipynb #eac9d7de
 CONFIGS: dict[str, dict[str, Any]] = { # size: its config.json, as far as it decides shapes
     'E2B': dict(model_type='gemma4', vision_config=_EYES, audio_config={}, text_config=_text(
         1536, 35, 5, 6144, 8, 1, **_SMALL, num_kv_shared_layers=20, use_double_wide_mlp=True)),

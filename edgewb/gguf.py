@@ -32,6 +32,7 @@ CODES: dict[str, int] = {name: code for code, (name, *_) in TYPES.items()} # the
 # %% ../nbs/03b_gguf.ipynb #e338a203
 _SCALARS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'} # 8 is text, 9 an array
 
+# %% ../nbs/03b_gguf.ipynb #17e13e8a
 class _Cursor:
     "Walks through a buffer; `EOFError` at its end."
     def __init__(self, buf: Any, jumps: dict[int, int]|None = None): self.buf, self.at, self.jumps = buf, 0, {} if jumps is None else jumps
@@ -119,6 +120,7 @@ def _table(c: _Cursor, n: int, align: int, file: int) -> list[Tensor]:
 # %% ../nbs/03b_gguf.ipynb #dbbb3783
 def _text(s: str) -> bytes: return struct.pack('<Q', len(b := s.encode())) + b
 
+# %% ../nbs/03b_gguf.ipynb #882fbd24
 def _encode(v: Any) -> bytes:
     "A metadata value with its type number. Whole numbers become 32 bits wide, as llama.cpp expects them."
     if isinstance(v, bytes): return v
@@ -154,6 +156,7 @@ def _placed(tensors: Iterable[tuple[str, tuple[int, ...], str]]) -> list[Tensor]
         at += -(-t.bytes//32)*32
     return table
 
+# %% ../nbs/03b_gguf.ipynb #80dce449
 def _write_tensor(f: Any, t: Tensor, parts: Any):
     n = sum(f.write(p) for p in ([parts] if isinstance(parts, (bytes, bytearray, memoryview)) else parts))
     if n != t.bytes: raise ValueError(f'{t.name} needs {t.bytes} bytes, not {n}')

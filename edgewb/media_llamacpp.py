@@ -64,6 +64,7 @@ class Mtmd:
 # %% ../nbs/06b_media_llamacpp.ipynb #715a9b5e
 from fastcore.basics import patch
 
+# %% ../nbs/06b_media_llamacpp.ipynb #4225c32e
 @patch
 def _encode(self: Mtmd, bitmap: Any, what: str) -> np.ndarray:
     "The rows of a bitmap, which is freed."
@@ -96,6 +97,7 @@ def see(self: Mtmd,
     a = np.ascontiguousarray(pixels)
     return self._encode(self.M.mtmd_bitmap_init(a.shape[1], a.shape[0], a.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))), 'picture')
 
+# %% ../nbs/06b_media_llamacpp.ipynb #ecce78fb
 @patch
 def hear(self: Mtmd,
     samples: np.ndarray, # float32 [n] at 16 kHz

@@ -47,6 +47,7 @@ def _sliding(n: int, window: int, like: Any) -> Any:
 # %% ../nbs/17_mutants.ipynb #aaaa8bd8
 from fastcore.basics import patch
 
+# %% ../nbs/17_mutants.ipynb #bbf45260
 @patch
 def logits(self: Reference,
     ids: Sequence[int],  # `<bos>` first
@@ -71,8 +72,10 @@ class Mutant:
     applies: Callable[[Any], bool]    # to a text config
     bend: Callable[[Reference], Any]  # context manager
 
+# %% ../nbs/17_mutants.ipynb #3a2e51d0
 MUTANTS: dict[str, Mutant] = {}
 
+# %% ../nbs/17_mutants.ipynb #1deaff89
 def mutant(applies: Callable[[Any], bool] = lambda c: True):
     "Registers a generator function of a `Reference` as a mutant."
     def register(f):
@@ -97,11 +100,13 @@ def window_long(m):
     "The sliding window is one token too long."
     with _set((m, 'window', m.config.sliding_window + 1)): yield
 
+# %% ../nbs/17_mutants.ipynb #296a7248
 @mutant(lambda c: bool(c.sliding_window))
 def window_short(m):
     "The sliding window is one token too short."
     with _set((m, 'window', m.config.sliding_window - 1)): yield
 
+# %% ../nbs/17_mutants.ipynb #b7b5a029
 @mutant(lambda c: bool(c.sliding_window))
 def window_none(m):
     "Sliding layers see everything."
@@ -112,6 +117,7 @@ def _layers(m: Reference, kind: str = '') -> list:
     "The attention modules, of one kind of layer where asked."
     return [l.self_attn for l in m.text.layers if not kind or l.self_attn.layer_type == kind]
 
+# %% ../nbs/17_mutants.ipynb #994c26d2
 @mutant(lambda c: bool(getattr(c, 'num_kv_shared_layers', 0)) and c.kv_sharing_modes.index('reuse') > 2)
 def kv_source(m):
     "KV-shared sliding layers read the keys and values of one sliding layer too early. Sharing itself was lost in transformers #45242."
@@ -124,6 +130,7 @@ def value_after_knorm(m):
     "On K=V layers the value is taken after the key's norm."
     with _set(*((a, 'v_norm', a.k_norm) for a in _layers(m, 'full_attention') if not getattr(a, 'is_kv_shared_layer', False))): yield
 
+# %% ../nbs/17_mutants.ipynb #cbc4214e
 @mutant()
 def no_vnorm(m):
     "Values are not normalised."
@@ -141,12 +148,14 @@ def _frequencies(m: Reference, kind: str, theta: float, dim: int) -> Any:
     import torch
     return theta**-(torch.arange(0, dim, 2, dtype=torch.float)/dim)
 
+# %% ../nbs/17_mutants.ipynb #00220fc6
 @mutant(lambda c: 'full_attention' in c.layer_types)
 def rope_all(m):
     "Full layers rotate all dimensions."
     d, theta = _layers(m, 'full_attention')[0].head_dim, m.config.rope_parameters['full_attention']['rope_theta']
     with _set((m.text.rotary_emb, 'full_attention_inv_freq', _frequencies(m, 'full_attention', theta, d))): yield
 
+# %% ../nbs/17_mutants.ipynb #e21fe55e
 @mutant(lambda c: 'full_attention' in c.layer_types)
 def rope_quarter(m):
     "Full layers rotate a quarter of the dimensions, but with the spacing of a head of that size: the usual partial rotation."
@@ -159,17 +168,20 @@ def rope_quarter(m):
 # %% ../nbs/17_mutants.ipynb #ba3eeb29
 _has_ple = lambda c: bool(getattr(c, 'hidden_size_per_layer_input', 0))
 
+# %% ../nbs/17_mutants.ipynb #cba38d98
 @mutant(_has_ple)
 def no_ple(m):
     "Per-layer embeddings are left out."
     import torch
     with _set((m.text, 'project_per_layer_inputs', lambda x, t=None: torch.zeros(*x.shape[:-1], m.config.num_hidden_layers, m.config.hidden_size_per_layer_input))): yield
 
+# %% ../nbs/17_mutants.ipynb #abfc9c8d
 @mutant(_has_ple)
 def ple_token_only(m):
     "The per-layer embedding lacks its context part."
     with _set((m.text, 'project_per_layer_inputs', lambda x, t=None: t*m.text.per_layer_input_scale)): yield
 
+# %% ../nbs/17_mutants.ipynb #b5bf8d4d
 @mutant(_has_ple)
 def ple_context_only(m):
     "The per-layer embedding lacks its token part."
@@ -179,19 +191,23 @@ def ple_context_only(m):
 # %% ../nbs/17_mutants.ipynb #a2fee28b
 _has_experts = lambda c: bool(getattr(c, 'enable_moe_block', False))
 
+# %% ../nbs/17_mutants.ipynb #e7f6bf16
 def _routers(m: Reference) -> list: return [l.router for l in m.text.layers]
 
+# %% ../nbs/17_mutants.ipynb #027e3fab
 @mutant(_has_experts)
 def one_expert_less(m):
     "The router picks one expert too few."
     with _set((m.config, 'top_k_experts', m.config.top_k_experts - 1)): yield
 
+# %% ../nbs/17_mutants.ipynb #0e4d5d10
 @mutant(_has_experts)
 def router_unscaled(m):
     "The router's input is normalised, but not scaled by its learned weights."
     import torch
     with _set(*((r, 'scale', torch.nn.Parameter(torch.ones_like(r.scale))) for r in _routers(m))): yield
 
+# %% ../nbs/17_mutants.ipynb #f8b58d15
 @mutant(_has_experts)
 def expert_unscaled(m):
     "The learned scale of each expert is left out."
@@ -204,18 +220,21 @@ def no_softcap(m):
     "Logits are not capped: 30 tanh(x/30) is left out."
     with _set((m, 'cap', None)): yield
 
+# %% ../nbs/17_mutants.ipynb #f2638643
 @mutant()
 def no_layer_scalar(m):
     "The learned factor at the end of each layer is left out."
     import torch
     with _set(*((l, 'layer_scalar', torch.ones_like(l.layer_scalar)) for l in m.text.layers)): yield
 
+# %% ../nbs/17_mutants.ipynb #12f62e63
 @mutant()
 def gelu_erf(m):
     "The exact GELU instead of its tanh form."
     import torch
     with _set(*((l.mlp, 'act_fn', torch.nn.GELU()) for l in m.text.layers)): yield
 
+# %% ../nbs/17_mutants.ipynb #b5ac302d
 @mutant()
 def gemma3_norm(m):
     "Norms multiply by 1 + w, as Gemma 3's do."
@@ -227,6 +246,7 @@ def gemma3_norm(m):
 SAME = 1e-7 # nats; a bug that changes a model by less can't be told from none
 SHARE = .02 # a direction that explains less of an error than this may be met by chance: rounded weights are wrong in the same way everywhere
 
+# %% ../nbs/17_mutants.ipynb #ea803136
 @dataclass(frozen=True)
 class Towards:
     "How far an engine's error goes in a mutant's direction."
