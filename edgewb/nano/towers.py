@@ -26,6 +26,7 @@ from . import media, tasks, train as text
 PATCH, POOL, BUDGET = 4, 3, 70
 IMAGE, AUDIO = (text.SPECIAL.index(t) for t in ('<|image|>', '<|audio|>'))
 
+# %% ../../nbs/nano/02b_towers.ipynb #962c24e7
 def config(
     text_config: Any,            # a `Gemma4TextConfig`
     vision: dict|None = {},      # changes to the vision tower's shape; None for no tower
@@ -39,6 +40,7 @@ def config(
     return Gemma4Config(text_config=text_config.to_dict(), vision_config=None if vision is None else see | vision, audio_config=None if audio is None else hear | audio,
                         pad_token_id=0, bos_token_id=2, eos_token_id=1, **token_ids())
 
+# %% ../../nbs/nano/02b_towers.ipynb #58f8ddb7
 def token_ids() -> dict[str, int]:
     "The ids that a configuration names for its media."
     i = text.SPECIAL.index
@@ -59,6 +61,7 @@ def start(
             if name.endswith(('_min', '_max')): b.fill_(32. if name.endswith('max') else -32.)
     return model
 
+# %% ../../nbs/nano/02b_towers.ipynb #deeab5fd
 def new_model(
     source: str|Path = text.HERE, # a text model's folder, or one that has towers already
     seed: int = 0,
@@ -75,16 +78,19 @@ def new_model(
 # %% ../../nbs/nano/02b_towers.ipynb #74c2dd90
 SLOTS = 44 # audio tokens of a training sound, at most
 
+# %% ../../nbs/nano/02b_towers.ipynb #c089a291
 def patches(pictures: np.ndarray, size: int = PATCH) -> torch.Tensor: # uint8 [n, H, W, 3] -> float [n, patches, 3*size*size] in 0..1
     "What the image processor hands to the tower, for pictures that need no scaling."
     n, H, W, _ = pictures.shape
     x = torch.from_numpy(pictures).float()/255
     return x.view(n, H//size, size, W//size, size, 3).permute(0, 1, 3, 2, 4, 5).reshape(n, -1, 3*size*size)
 
+# %% ../../nbs/nano/02b_towers.ipynb #ef38cb77
 def grid(h: int, w: int) -> torch.Tensor: # [1, h*w, 2]: x and y
     "Positions of the patches, row by row."
     return torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing='xy'), -1).reshape(1, -1, 2)
 
+# %% ../../nbs/nano/02b_towers.ipynb #a3cd62b9
 def see(tower: Any, px: torch.Tensor, h: int = 24, w: int = 24) -> torch.Tensor: # [n, h*w/9, width]
     "The vision tower on unpadded pictures of one size."
     pos = grid(h, w).to(px.device).expand(len(px), -1, -1)
@@ -101,6 +107,7 @@ def features(wave: np.ndarray) -> np.ndarray: # [frames, 128]
     f = Gemma4AudioFeatureExtractor()([wave], return_tensors='np')
     return f['input_features'][0][f['input_features_mask'][0].astype(bool)][:4*SLOTS]
 
+# %% ../../nbs/nano/02b_towers.ipynb #1a73b516
 def hear(tower: Any, f: torch.Tensor) -> torch.Tensor: # [n, frames, 128] -> [n, tokens, width]
     "The audio tower on features of one length; its attention looks back only, so padding behind changes nothing before it."
     x, _ = tower.subsample_conv_projection(f, None)
@@ -114,6 +121,7 @@ def hear(tower: Any, f: torch.Tensor) -> torch.Tensor: # [n, frames, 128] -> [n,
 MARKS = [*media.SHAPES, *'0123456789']
 HEARD = ['nothing', 'noise', 'rising', 'falling', 'low', 'high', 'tone', *media.NOTES]
 
+# %% ../../nbs/nano/02b_towers.ipynb #c523af81
 class SightHeads(nn.Module):
     "What each soft token shows, its colour, the quarter it lies in, and how many things there are (said by every token, and by their mean)."
     def __init__(self, width: int = 128):
@@ -124,6 +132,7 @@ class SightHeads(nn.Module):
         x = F.rms_norm(x, x.shape[-1:])
         return self.cell(x), self.col(x), self.count(x), self.mean(x.mean(1)), self.where(x)
 
+# %% ../../nbs/nano/02b_towers.ipynb #10e5d521
 class SoundHeads(nn.Module):
     "What is heard in each token, and how many beeps have begun."
     def __init__(self, width: int = 256):
@@ -163,6 +172,7 @@ def _heard(item, n):
     label[n:] = count[n:] = -100
     return label, count
 
+# %% ../../nbs/nano/02b_towers.ipynb #9ee9590a
 def sound_loss(out: Sequence, items: Sequence, lengths: Sequence[int]) -> tuple[torch.Tensor, float]:
     "The same for sounds. Padded slots carry no label: their rows are zero, and a gradient there grows without bound through the norms."
     label, count = (torch.from_numpy(np.stack(x)).long() for x in zip(*(_heard(i, n) for i, n in zip(items, lengths))))
@@ -174,6 +184,7 @@ def sound_loss(out: Sequence, items: Sequence, lengths: Sequence[int]) -> tuple[
 # %% ../../nbs/nano/02b_towers.ipynb #302785f0
 _NEXT = '\n<|turn>user\n{}<turn|>\n<|turn>model\n<|channel>thought\n<channel|>'
 
+# %% ../../nbs/nano/02b_towers.ipynb #6d1cffba
 class MediaRows:
     "An endless stream of packed rows with pictures or sounds."
     def __init__(self, tok: Any, seed: int, families: Sequence[str], most: int, weight: float = 3.):
@@ -251,10 +262,12 @@ def optimisers(modules: Sequence, rate: float, adam: float) -> list:
     return [text.Muon([p for n, p in named if is_matrix(n, p)], lr=rate),
             torch.optim.AdamW([p for n, p in named if not is_matrix(n, p)], lr=adam, betas=(.9, .98), weight_decay=0., fused=True)]
 
+# %% ../../nbs/nano/02b_towers.ipynb #f48d42ff
 def _set(opts, factor):
     for o in opts:
         for g in o.param_groups: g['lr'] = g.setdefault('lr0', g['lr'])*factor
 
+# %% ../../nbs/nano/02b_towers.ipynb #1a8389dd
 def _update(opts, loss):
     loss.backward()
     for o in opts: o.step(); o.zero_grad(set_to_none=True)
@@ -286,6 +299,7 @@ def warm(
 # %% ../../nbs/nano/02b_towers.ipynb #12fcd5f8
 MIX = dict(arithmetic=2.4, sorting=1.2, extraction=3.4, editing=.5, dates=1.6, units=.6, tools=.5, thinking=.4, recall=.5, facts=8, lockers=3.5, people=1.6, text=.03)
 
+# %% ../../nbs/nano/02b_towers.ipynb #8a50a82e
 def batch(rows: Sequence, counts: Sequence[int]) -> tuple: # tokens, weights, documents, pictures, sounds
     "Rows of text, of pictures and of sounds in one batch."
     x, w, d, found = [], [], [], ([], [], [])
@@ -295,6 +309,7 @@ def batch(rows: Sequence, counts: Sequence[int]) -> tuple: # tokens, weights, do
             x.append(a); w.append(b); d.append(c); ms += m[0] if m else []
     return torch.tensor(x), torch.tensor(w), torch.tensor(d), *found[1:]
 
+# %% ../../nbs/nano/02b_towers.ipynb #ab8d21ea
 def together(
     packed: Packed,
     seconds: float,
@@ -351,6 +366,7 @@ def processor_files(folder: str|Path, budget: int = BUDGET):
     (Path(folder)/'processor_config.json').write_text(json.dumps(both, indent=2, default=plain) + '\n')
     (Path(folder)/'preprocessor_config.json').write_text(json.dumps(image, indent=2) + '\n')
 
+# %% ../../nbs/nano/02b_towers.ipynb #b062e926
 def tokenizer_files(folder: str|Path):
     "Copy the tokenizer and the template, and name the media tokens as processors look for them."
     for name in ('tokenizer.json', 'chat_template.jinja'):
@@ -376,6 +392,7 @@ def ship(
     for f in folder.iterdir(): f.chmod(0o644)
     return folder
 
+# %% ../../nbs/nano/02b_towers.ipynb #b60e4585
 def measure(
     model: str = 'nano', n: int = 100, # held-out items a family
     engine: str = 'torch', format: str = 'f32', families: Sequence[str] = media.PICTURES + media.SOUNDS, **settings: Any,
