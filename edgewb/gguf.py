@@ -349,6 +349,6 @@ def check(
     if not inv.arch.startswith(arch): raise BadBuild(f"{name} is a '{inv.arch}' model; edgewb runs Gemma 4 ('{arch}').")
     if not len(inv): raise BadBuild(f'{name} holds a vocabulary and no weights.')
     if 'tokenizer.ggml.model' not in inv.meta: raise BadBuild(f'{name} has no tokenizer: convert it again with its tokenizer files beside it.')
-    twice = [t.name for t in inv if 0 in t.shape]
-    if twice: raise BadBuild(f'{name} has an empty tensor, {twice[0]}: it is damaged. Download or build it again.')
+    empty = [t.name for t in inv if 0 in t.shape]
+    if empty: raise BadBuild(f'{name} has an empty tensor, {empty[0]}: it is damaged. Download or build it again.')
     return inv

@@ -144,7 +144,7 @@ def scaled_scores(m):
     with _set(*((a, 'scaling', a.head_dim**-.5) for a in _layers(m))): yield
 
 # %% ../nbs/17_mutants.ipynb #91976892
-def _frequencies(m: Reference, kind: str, theta: float, dim: int) -> Any:
+def _frequencies(theta: float, dim: int) -> Any:
     import torch
     return theta**-(torch.arange(0, dim, 2, dtype=torch.float)/dim)
 
@@ -153,7 +153,7 @@ def _frequencies(m: Reference, kind: str, theta: float, dim: int) -> Any:
 def rope_all(m):
     "Full layers rotate all dimensions."
     d, theta = _layers(m, 'full_attention')[0].head_dim, m.config.rope_parameters['full_attention']['rope_theta']
-    with _set((m.text.rotary_emb, 'full_attention_inv_freq', _frequencies(m, 'full_attention', theta, d))): yield
+    with _set((m.text.rotary_emb, 'full_attention_inv_freq', _frequencies(theta, d))): yield
 
 # %% ../nbs/17_mutants.ipynb #e21fe55e
 @mutant(lambda c: 'full_attention' in c.layer_types)
@@ -162,7 +162,7 @@ def rope_quarter(m):
     import torch
     d, p = _layers(m, 'full_attention')[0].head_dim, m.config.rope_parameters['full_attention']
     part = int(d*p.get('partial_rotary_factor', .25))
-    short = _frequencies(m, 'full_attention', p['rope_theta'], part)
+    short = _frequencies(p['rope_theta'], part)
     with _set((m.text.rotary_emb, 'full_attention_inv_freq', torch.cat([short, torch.zeros(d//2 - len(short))]))): yield
 
 # %% ../nbs/17_mutants.ipynb #ba3eeb29
