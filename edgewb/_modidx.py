@@ -193,6 +193,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.conform._convert': ('conform.html#_convert', 'edgewb/conform.py'),
                                 'edgewb.conform._drafts': ('conform.html#_drafts', 'edgewb/conform.py'),
                                 'edgewb.conform._explained': ('conform.html#_explained', 'edgewb/conform.py'),
+                                'edgewb.conform._nearly_tied': ('conform.html#_nearly_tied', 'edgewb/conform.py'),
                                 'edgewb.conform._no_activation': ('conform.html#_no_activation', 'edgewb/conform.py'),
                                 'edgewb.conform._unopened': ('conform.html#_unopened', 'edgewb/conform.py'),
                                 'edgewb.conform.conform': ('conform.html#conform', 'edgewb/conform.py'),

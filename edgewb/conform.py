@@ -86,6 +86,11 @@ def _a_little(c: Case, evidence: str) -> bool:
     found = re.search(r'mean KLD (\S+) nats', evidence)
     return bool(found) and float(found[1]) < 1e-3
 
+def _nearly_tied(c: Case, evidence: str) -> bool:
+    "Whether a mixture differs from itself by no more than a few other choices of its router make."
+    found = re.search(r'against itself: mean KLD (\S+) nats', evidence)
+    return bool(c and c.config.get('enable_moe_block') and found) and float(found[1]) < 1e-2
+
 # %% ../nbs/17_conform.ipynb #0fedc330
 KNOWN: list[Known] = [
     Known('llama.cpp', 'not_quick_gelu', f'llama.cpp: {NONE}', "llama.cpp's converter names no activation for this vision tower, and clip.cpp then takes x sigmoid(1.702 x); builds made by edgewb name it.", _no_activation),
@@ -93,6 +98,7 @@ KNOWN: list[Known] = [
           'Its audio front end takes log(max(mel, floor)) where the model was trained with log(mel + floor); nothing outside can change that.'),
     Known('llama.cpp', 'shows_longest', f'llama.cpp: {NONE}', 'The same floor, over thirty seconds of sound; `not_mel_floor` says that the error points nowhere else.', _a_little),
     Known('llama.cpp', 'opens', f'llama.cpp: {NONE}', 'The converter wants a key that transformers 5.23 leaves out of a 12B config; builds made by edgewb add it, and nano-unified ships it.', lambda c, evidence: 'moe_intermediate_size' in evidence),
+    Known('llama.cpp', 'after_trim', 'ggml-org/llama.cpp #4479, expected there: batches take other kernels, which round otherwise', 'A nearly tied router then picks another expert; seen on a CPU with AVX2 alone.', _nearly_tied),
     Known('torch', 'draft_plain', 'huggingface/transformers: no issue found on 2026-11-23', "Its mask for a drafter is an encoder's, inclusive on both sides: sliding layers see the newest window + 1 keys, where the target's own and llama.cpp leave window - 1; targets here get those."),
     Known('torch', 'plain_forward', 'huggingface/transformers #46711', "The 12B's plain forward lets a picture's tokens see each other on full layers too; targets here get the masks of `generate`.")]
 

@@ -2,6 +2,7 @@
 import json, shutil
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,3 +159,8 @@ def test_the_direction_is_read_under_noise(rows, words):
         for wrong in verdicts: verdicts[wrong].append(mutants.towards(truth, bug, (bug if wrong else truth) + noise).verdict)
     assert verdicts[False].count('bug') <= 1 and verdicts[True].count('right') <= 1
     assert verdicts[False].count('right') > 40 and verdicts[True].count('bug') > 40
+
+
+def test_a_tie_is_an_excuse_for_mixtures_and_small_gaps_only():
+    of = lambda moe, kld: conform._explained('llama.cpp', 'after_trim', f'against itself: mean KLD {kld} nats over 32 positions', SimpleNamespace(config=dict(enable_moe_block=moe)))
+    assert of(True, '3.4e-03') and not of(True, '2.0e-02') and not of(False, '3.4e-03')
