@@ -24,7 +24,7 @@ lab:
 
 test:
 	@$(SETUP) test
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 bench:
 	@$(SETUP) dev

@@ -1237,6 +1237,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.pooling._typical': ('pooling.html#_typical', 'edgewb/pooling.py'),
                                 'edgewb.pooling._waits': ('pooling.html#_waits', 'edgewb/pooling.py'),
                                 'edgewb.pooling._weights': ('pooling.html#_weights', 'edgewb/pooling.py'),
+                                'edgewb.pooling._whose': ('pooling.html#_whose', 'edgewb/pooling.py'),
                                 'edgewb.pooling.pool': ('pooling.html#pool', 'edgewb/pooling.py'),
                                 'edgewb.pooling.short': ('pooling.html#short', 'edgewb/pooling.py')},
             'edgewb.probe': { 'edgewb.probe.Bandwidth': ('probe.html#bandwidth', 'edgewb/probe.py'),

@@ -222,9 +222,13 @@ class Pool:
         "How many of a kind were learned from."
         return int(self.decode.count[self.decode.kinds.index(kind)]) if kind in self.decode.kinds else 0
 
-    def machine(self, kind: str, probes: Sequence[Speed] = ()) -> 'Machine':
+    def machine(self,
+        kind: str,
+        probes: Sequence[Speed] = (), # of this machine, by whoever asks
+        others: Sequence[Speed] = (), # of its chip, by other people
+    ) -> 'Machine':
         "What is known of a machine by its kind and by speeds of its own."
-        return Machine(self, kind, _weights(self.decode, kind, [s for s in probes if s.decode]), tuple(probes))
+        return Machine(self, kind, _weights(self.decode, kind, probes, others), tuple(probes), tuple(others))
 
 # %% ../nbs/14b_pooling.ipynb #4da67c31
 def pool(
@@ -256,16 +260,24 @@ def _scatter(m: Any, kind: str) -> float:
     i, others = _kind(m, kind)
     return CAUTION['lines']*float(m.scatter[i] if i is not None else m.scatter[others].max())
 
+# %% ../nbs/14b_pooling.ipynb #8a13bd4a
+def _whose(probes: Sequence[Speed], others: Sequence[Speed]) -> np.ndarray:
+    "Whose each line is, as a number: 0 is who asks, and what a source says of one engine is one person's."
+    who = [(s.source, s.engine) for s in others]
+    return np.array([0]*len(probes) + [1 + who.index(w) for w in who])
+
 # %% ../nbs/14b_pooling.ipynb #8a13bd4b
-def _weights(m: _Decode, kind: str, probes: Sequence[Speed] = ()) -> np.ndarray:
-    "How much each pair on the grid is worth for a machine of a kind."
-    i, others = _kind(m, kind)
+def _weights(m: _Decode, kind: str, probes: Sequence[Speed] = (), others: Sequence[Speed] = ()) -> np.ndarray:
+    "How much each pair on the grid is worth for a machine of a kind. All that one of the others found counts as a single probe."
+    probes, others = ([s for s in x if s.decode] for x in (probes, others))
+    i, stand = _kind(m, kind)
     if i is not None: mu, var = m.mu[i], m.var[i]*CAUTION['machines']*(1 + 1/(m.count[i] + .5))
-    else: mu, var = m.mu[others].mean(0), 2*(m.var[others].mean(0) + m.mu[others].var(0)) + .1
+    else: mu, var = m.mu[stand].mean(0), 2*(m.var[stand].mean(0) + m.mu[stand].var(0)) + .1
     q = _prior(mu, var)
-    if probes:
-        x = _arrays(probes)
-        q = q - (_TAIL + 1)/2*np.log1p(((x['logt'][:, None] - _times(x, m.c)[0])/_scatter(m, kind))**2/_TAIL).sum(0)
+    if lines := [*probes, *others]:
+        x, whose = _arrays(lines), _whose(probes, others)
+        worth = np.r_[np.ones(len(probes)), 1/(whose[:, None] == whose).sum(1)[len(probes):]]
+        q = q - (_TAIL + 1)/2*worth@np.log1p(((x['logt'][:, None] - _times(x, m.c)[0])/_scatter(m, kind))**2/_TAIL)
     q = np.exp(q - q.max())
     return q/q.sum()
 
@@ -303,18 +315,22 @@ def _decode_range(m: _Decode, q: np.ndarray, kind: str, rows: Sequence[Speed]) -
 def _apart(r: Speed) -> list[float]: return [1, r.work.experts, r.format in ('BF16', 'F16'), _slow(r)]
 
 # %% ../nbs/14b_pooling.ipynb #8fa9d1da
-def _rate_range(m: _Prefill, kind: str, rate: float, r: Speed, share: float, launch: float, probes: Sequence[Speed] = ()) -> tuple[float, float]:
-    "Logarithm of the operations a second in a prompt, and its uncertainty; probes say what this chip is like."
-    i, others = _kind(m, kind)
+def _rate_range(m: _Prefill, rate: float, r: Speed, share: float, launch: float, probes: Sequence[Speed] = (), others: Sequence[Speed] = ()) -> tuple[float, float]:
+    "Logarithm of the operations a second in a prompt, and its uncertainty; lines of this chip say what it is like."
+    i, stand = _kind(m, r.kind)
     line = lambda s: _about(m, s, rate)
     at, fixed = line(r), 0. if i is not None else .36
-    spread = (m.spread[i] if i is not None else m.spread[others].mean())*CAUTION['machines']*(1 + 1/((m.count[i] if i is not None else 1) + .5))
-    known, noise, mid = float(at@m.cov@at) + fixed + spread, _scatter(m, kind)**2, float(math.log(rate) + at@m.mean)
-    if not (probes := [s for s in probes if s.prefill]): return mid, math.sqrt(known + noise)
-    own, off = np.diag([known, *_APART**2]), np.array([_reached(s, m.attention, share, launch) - math.log(rate) - line(s)@m.mean for s in probes])
-    here, there = np.array(_apart(r), float), np.array([_apart(s) for s in probes], float)
-    gain = own@there.T@np.linalg.inv(there@own@there.T + noise/CAUTION['lines']**2*np.eye(len(probes))) # caution widens the range, not the doubt in a probe
-    return mid + float(here@gain@off), math.sqrt(float(here@(own - gain@there@own)@here) + noise)
+    spread = (m.spread[i] if i is not None else m.spread[stand].mean())*CAUTION['machines']*(1 + 1/((m.count[i] if i is not None else 1) + .5))
+    known, noise, mid = float(at@m.cov@at) + fixed + spread, _scatter(m, r.kind)**2, float(math.log(rate) + at@m.mean)
+    probes, others = ([s for s in x if s.prefill] for x in (probes, others))
+    if not (lines := [*probes, *others]): return mid, math.sqrt(known + noise)
+    off = np.array([_reached(s, m.attention, share, launch) - math.log(rate) - line(s)@m.mean for s in lines])
+    own, here, there = np.diag([known, *_APART**2]), np.array(_apart(r), float), np.array([_apart(s) for s in lines], float)
+    whose, s2 = _whose(probes, others), noise/CAUTION['lines']**2 # caution widens the range, not the doubt in a probe
+    with_all = there@own@there.T + s2*((whose[:, None] == whose) + np.eye(len(lines)))
+    with_this = there@own@here + s2*(whose == 0)
+    gain = np.linalg.solve(with_all, with_this)
+    return mid + float(gain@off), math.sqrt(float(here@own@here - gain@with_this) + noise)
 
 # %% ../nbs/14b_pooling.ipynb #709bba8d
 def _model(p: Pool, kind: str, rate: float|None) -> _Prefill:
@@ -322,10 +338,10 @@ def _model(p: Pool, kind: str, rate: float|None) -> _Prefill:
     return p.rate if rate and p.rate and (kind in p.rate.kinds or kind not in p.bandwidth.kinds) else p.bandwidth
 
 # %% ../nbs/14b_pooling.ipynb #a722da19
-def _prefill_range(p: Pool, q: np.ndarray, r: Speed, probes: Sequence[Speed] = ()) -> Range:
+def _prefill_range(p: Pool, q: np.ndarray, r: Speed, probes: Sequence[Speed] = (), others: Sequence[Speed] = ()) -> Range:
     "Tokens a second of a prompt: arithmetic, memory and launches one after another."
     m, share, launch = _model(p, r.kind, r.rate), math.exp(q@_U), math.exp(q@_V)
-    mid, sd = _rate_range(m, r.kind, getattr(r, m.by), r, share, launch, probes)
+    mid, sd = _rate_range(m, getattr(r, m.by), r, share, launch, probes, others)
     speed = lambda z: r.prompt/(r.prompt*_operations(r, m.attention)/math.exp(mid + z*sd) + _waits(r, share, launch))
     return Range(speed(-2.132), speed(0), speed(2.132)) # 2.132: 5% of Student's t with four degrees of freedom lie beyond
 
@@ -337,6 +353,7 @@ class Machine:
     kind: str
     weights: np.ndarray
     probes: tuple[Speed, ...] = ()
+    others: tuple[Speed, ...] = ()
 
     @property
     def share(self) -> Range:
@@ -351,7 +368,7 @@ class Machine:
         return _decode_range(self.pool.decode, self.weights, self.kind, rows)
     def prefill(self, row: Speed) -> Range:
         "Tokens a second of the line's prompt."
-        return _prefill_range(self.pool, self.weights, row, self.probes)
+        return _prefill_range(self.pool, self.weights, row, self.probes, self.others)
 
 # %% ../nbs/14b_pooling.ipynb #c4df07c1
 def _marginal(q: np.ndarray, g: np.ndarray) -> Range:

@@ -155,7 +155,7 @@ class Prediction:
 
 # %% ../nbs/14_roofline.ipynb #6512eefe
 def _predict(at: Place, inv: Inventory, depth: int, prompt: int, lines: Sequence[Speed], probes: Sequence[Speed], fit: Fit|None, p: Pool) -> Prediction:
-    r, m = _line(at, inv, depth, prompt), p.machine(at.kind, [*lines, *probes])
+    r, m = _line(at, inv, depth, prompt), p.machine(at.kind, probes, lines)
     decode, prefill = m.decode([r])[0], m.prefill(r)
     first = Range(*(prompt/getattr(prefill, a) + 1/getattr(decode, a) for a in ('high', 'mid', 'low')))
     return Prediction(inv.shapes.name, inv.format, at, depth, prompt, decode, prefill, first, traffic(inv, depth + speeds.MIDDLE), inv.file_bytes, r.work.launches, m, len(lines), len(probes), fit)
@@ -280,7 +280,8 @@ class Check:
     line: Speed
     what: str        # 'decode' or 'prefill'
     predicted: Range
-    probes: int = 0
+    probes: int = 0  # of the same person's lines
+    others: int = 0  # lines that other people have of the chip
     @property
     def published(self) -> float: return getattr(self.line, self.what)
     @property
@@ -289,11 +290,11 @@ class Check:
     def inside(self) -> bool: return self.predicted.low <= self.published <= self.predicted.high
 
 # %% ../nbs/14_roofline.ipynb #45857d64
-def _checks(rows: Sequence[Speed], p: Pool, probes: Sequence[Speed] = ()) -> list[Check]:
+def _checks(rows: Sequence[Speed], p: Pool, probes: Sequence[Speed] = (), others: Sequence[Speed] = ()) -> list[Check]:
     "Lines of one machine, predicted."
-    m = p.machine(rows[0].kind, probes)
+    m, n = p.machine(rows[0].kind, probes, others), (len(probes), len(others))
     tg = [r for r in rows if r.decode]
-    return [*(Check(r, 'decode', x, len(probes)) for r, x in zip(tg, m.decode(tg))), *(Check(r, 'prefill', m.prefill(r), len(probes)) for r in rows if r.prefill)]
+    return [*(Check(r, 'decode', x, *n) for r, x in zip(tg, m.decode(tg))), *(Check(r, 'prefill', m.prefill(r), *n) for r in rows if r.prefill)]
 
 def _two(rows: Sequence[Speed], what: str) -> list[Speed]:
     "The lines of a machine that read the least and the most, if others remain to be predicted."
@@ -303,16 +304,21 @@ def _two(rows: Sequence[Speed], what: str) -> list[Speed]:
 # %% ../nbs/14_roofline.ipynb #b09a0596
 def leave_one_out(
     rows: Sequence[Speed]|None = None, # as `speeds.published` gives them
+    known: bool = False, # what other people have of the chip counts, as in `predict`; chips that two have measured
 ) -> list[Check]:
     "Every line predicted by what was learned without its chip: without probes, and with two for the machine's other lines. Takes half a minute."
     rows, out = list(rows or speeds.published()), []
     for chip in dict.fromkeys(r.chip for r in rows):
-        p, own = pool([r for r in rows if r.chip != chip]), [r for r in rows if r.chip == chip]
+        own = [r for r in rows if r.chip == chip]
+        if known and len({r.source for r in own}) < 2: continue
+        p = pool([r for r in rows if r.chip != chip])
         for where in dict.fromkeys((r.machine, r.kind, r.engine, r.source) for r in own): # one person's speeds with one engine are no probes of another's
             mine = [r for r in own if (r.machine, r.kind, r.engine, r.source) == where]
-            out += _checks(mine, p)
+            others = [r for r in own if known and r.kind == where[1] and r.source != where[3]]
+            if known and not others: continue
+            out += _checks(mine, p, (), others)
             for what in ('decode', 'prefill'):
-                if two := _two(mine, what): out += [c for c in _checks([r for r in mine if r not in two], p, two) if c.what == what]
+                if two := _two(mine, what): out += [c for c in _checks([r for r in mine if r not in two], p, two, others) if c.what == what]
     return out
 
 # %% ../nbs/14_roofline.ipynb #fe54675b

@@ -24,5 +24,17 @@ def pytest_collection_modifyitems(items):
         parts = Path(item.path).parts
         return max((r for name, r in LATE.items() if name in parts), default=0 if parts[-1].startswith('test_project') else 1)
     items.sort(key=lambda item: (rank(item), not any(name in item.nodeid for name in LONG)))
-    for item in items:  # with several processes, the tests of a file share its open sessions, those of the browser its JupyterLab; a notebook stands alone
-        if (name := 'browser' if rank(item) == 2 else Path(item.path).stem) != 'test_notebooks': item.add_marker(pytest.mark.xdist_group(name))
+
+
+def stay_together(nodeid: str) -> str:
+    "With several processes, the tests of a file share its open sessions, those of the browser its JupyterLab; a notebook stands alone."
+    file = nodeid.split('::')[0]
+    return nodeid if file.endswith('test_notebooks.py') else 'browser' if 'browser/' in file else file
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "xdist has groups of its own (`loadgroup`), but its 3.8 can't tell pytest 9.2 of them: every test was sent out alone."
+    from xdist.scheduler import LoadScopeScheduling
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return stay_together(nodeid)
+    return ByGroup(config, log)

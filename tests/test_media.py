@@ -319,12 +319,13 @@ def test_media_beside_a_question(sessions, folder, talk):
     assert edgewb.compare('What?', sessions, max_tokens=4, rounds=0, media=[PHOTO]).prompt_ids.count(-63) == 1
     with pytest.raises(BadMedia, match='raw'): s.chat_ids('What?', raw=True, media=[PHOTO])
 
-def test_the_widget_shows_media(sessions, folder):
+def test_the_widget_shows_media(sessions, folder, talk):
     import asyncio
     from edgewb.widgets import CompareWidget
     w = CompareWidget('What is it?', list(sessions), max_tokens=4, media=[folder/'p.png'], run=False)
     asyncio.run(w.run().done())
-    assert [len(l.ids) for l in w._lanes] == [len(sessions[0].chat_ids('What is it?', media=[folder/'p.png']))]*2 and not any(l.error for l in w._lanes)
+    assert w.errors == [None, None]
+    assert [len(l.ids) for l in w._lanes] == [len(sessions[0].chat_ids('What is it?', media=[folder/'p.png']))]*2
     w.close()
 
 def test_a_literal_placeholder_is_text(sessions):

@@ -256,6 +256,15 @@ def test_make_has_the_target(target):
     assert ran.returncode == 0, ran.stderr
 
 
+def test_tests_of_a_file_stay_in_one_process():
+    "Apart, they open the same sessions twice, and one may miss what another made."
+    files = ['test_tools.py', 'test_protocol.py']
+    ran = subprocess.run([sys.executable, '-m', 'pytest', '-n', '2', '--no-loadscope-reorder', '-v', '-p', 'no:cacheprovider', *(f'tests/{f}' for f in files)], cwd=ROOT, capture_output=True, text=True,
+                         stdin=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')})
+    where = {f: set(re.findall(rf'\[(gw\d)\] \[ *\d+%\] PASSED tests/{f}', ran.stdout)) for f in files}
+    assert ran.returncode == 0 and sorted(map(sorted, where.values())) == [['gw0'], ['gw1']], ran.stdout[-2000:]
+
+
 def test_ci_runs_the_command_of_the_readme():
     run = ROOT/'.ci'/'run'
     assert os.access(run, os.X_OK) and 'make test' in run.read_text() and 'make test' in (ROOT/'README.md').read_text(encoding='utf8')

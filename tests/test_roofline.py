@@ -167,6 +167,24 @@ def test_published_speeds_of_this_very_chip_count():
     assert not roofline._same(replace(speeds.published()[0], machine='RTX 3080', chip='RTX 3080', kind='nvidia'), Place('NVIDIA GeForce RTX 3080 Ti', 'nvidia', 9e11))
 
 
+@pytest.mark.parametrize('chip', ['Apple M2 Ultra', 'RTX 5090', 'Raspberry Pi 5', 'Strix Halo'])
+def test_what_somebody_else_found_counts_once(pool, chip):
+    "Ten lines of one person are no ten probes; one's own come before them."
+    people = {}
+    for r in speeds.published():
+        if r.chip == chip and r.decode and r.prefill: people.setdefault((r.machine, r.kind, r.source, r.engine), []).append(r)
+    one = max(people.values(), key=len)
+    ask = lambda probes, others: (m := pool.machine(one[0].kind, probes, others)) and (m.decode([one[0]])[0], m.prefill(one[0]))
+    once, often, plain = ask([], one), ask([], 20*one), ask([], [])
+    assert often[0].mid == pytest.approx(once[0].mid, rel=1e-6) and often[0].low == pytest.approx(once[0].low, rel=1e-6)
+    wide = lambda r: math.log(r.high/r.low)
+    assert wide(once[1]) < wide(plain[1]) and wide(often[1]) > .8*wide(once[1])
+    slow = [replace(r, decode=r.decode/1.5, prefill=r.prefill/1.5) for r in one]
+    for what in (0, 1):
+        low, both, alone = ask([], slow)[what].mid, ask(one, slow)[what].mid, ask(one, [])[what].mid
+        assert low < both and abs(math.log(both/alone)) < abs(math.log(both/low))
+
+
 def test_a_gguf_file_says_what_it_is():
     from edgewb import weights
     path = str(weights.build('nano', 'llama.cpp', 'Q8_0').path)
