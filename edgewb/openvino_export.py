@@ -39,7 +39,7 @@ def _masks(positions, total: int, window: int, blocks=None) -> dict[str, Any]:
     if blocks is not None:
         keys = torch.cat([torch.full((total - blocks.shape[0],), -1), blocks])
         near = seen | ((blocks[:, None] == keys[None]) & (blocks[:, None] >= 0))
-    mask = lambda may: torch.where(may, 0., torch.finfo(torch.float32).min)[None, None]
+    mask = lambda may: ((~may).float()*torch.finfo(torch.float32).min)[None, None]
     return {'full_attention': mask(seen), 'sliding_attention': mask(near & (age < window))}
 
 # %% ../nbs/07a_openvino_export.ipynb #6642e994
@@ -193,6 +193,47 @@ def shared_core() -> Any:
     import openvino as ov
     return ov.Core()
 
+# %% ../nbs/07a_openvino_export.ipynb #039cdad1
+_SAME = {'reshape.default': 'view.default', 'matmul.default': 'bmm.default', 'softmax.int': '_softmax.default', '__and__.Tensor': 'bitwise_and.Tensor', '__or__.Tensor': 'bitwise_or.Tensor',
+         'mul_.Tensor': 'mul.Tensor', 'div_.Tensor': 'div.Tensor'}
+
+# %% ../nbs/07a_openvino_export.ipynb #039cdad3
+def _alone(n) -> bool:
+    "Whether a step that changes a value in place may make a new one: the value is no view, and what else reads it, before, isn't one either."
+    name = lambda x: getattr(getattr(x.target, 'overloadpacket', x.target), '__name__', '')
+    x = n.args[0]
+    return name(x.args[0] if name(x) == 'getitem' else x) in ('add', 'mul', 'topk') and all(u is n or (u < n and name(u) == 'sum') for u in x.users)
+
+# %% ../nbs/07a_openvino_export.ipynb #039cdad5
+def _plainer(n, graph, aten) -> None:
+    "One step in operations that OpenVINO's reader of graphs knows."
+    x, value = n.args[0] if n.args else None, n.meta.get('val')
+    name = str(n.target).removeprefix('aten.')
+    if name == '_assert_tensor_metadata.default': graph.erase_node(n)
+    elif name in ('to.dtype', 'to.dtype_layout', 'to.device', 'type_as.default', 'contiguous.default'):
+        if x.meta['val'].dtype != value.dtype:
+            with graph.inserting_before(n): x = graph.call_function(aten._to_copy.default, (x,), dict(dtype=value.dtype))
+            x.meta = n.meta
+        n.replace_all_uses_with(x)
+        graph.erase_node(n)
+    elif name in _SAME and (not n.target._schema.is_mutable or _alone(n)):
+        packet, overload = _SAME[name].split('.')
+        n.target = getattr(getattr(aten, packet), overload)
+        if name == 'softmax.int': n.args = (*n.args[:2], False)
+
+# %% ../nbs/07a_openvino_export.ipynb #039cdad7
+def _direct(program):
+    "The graph without a second trace, which is what takes most of OpenVINO's own conversion. None if a step is not known to it or changes a value in place."
+    import torch, openvino as ov
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    module = program.module()
+    steps = [n for n in module.graph.nodes if n.op == 'call_function']
+    for n in steps: _plainer(n, module.graph, torch.ops.aten)
+    if any(getattr(getattr(n.target, '_schema', None), 'is_mutable', False) for n in module.graph.nodes): return None
+    module.recompile()
+    try: return ov.convert_model(TorchFXPythonDecoder(module, dynamic_shapes=True))
+    except ov.frontend.OpConversionFailure: return None
+
 # %% ../nbs/07a_openvino_export.ipynb #039cdae7
 def record(
     forward: Any,   # a module
@@ -205,7 +246,7 @@ def record(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's own deprecations
         program = torch.export.export(forward.eval(), inputs, dynamic_shapes=tuple(map(any, free)), strict=False)
-        return ov.convert_model(program)
+        return _direct(program) or ov.convert_model(program)
 
 # %% ../nbs/07a_openvino_export.ipynb #1f407adf
 def _record(lm, names: list[str]):

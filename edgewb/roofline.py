@@ -302,16 +302,19 @@ def _two(rows: Sequence[Speed], what: str) -> list[Speed]:
     return [tg[0], tg[-1]] if len(tg) > 2 and tg[-1].work.read > tg[0].work.read else []
 
 # %% ../nbs/14_roofline.ipynb #b09a0596
+@lru_cache(None)
+def _without(chip: str) -> Pool: return pool([r for r in speeds.published() if r.chip != chip])
+
 def leave_one_out(
     rows: Sequence[Speed]|None = None, # as `speeds.published` gives them
     known: bool = False, # what other people have of the chip counts, as in `predict`; chips that two have measured
 ) -> list[Check]:
     "Every line predicted by what was learned without its chip: without probes, and with two for the machine's other lines. Takes half a minute."
-    rows, out = list(rows or speeds.published()), []
-    for chip in dict.fromkeys(r.chip for r in rows):
-        own = [r for r in rows if r.chip == chip]
+    all_, out = list(rows or speeds.published()), []
+    for chip in dict.fromkeys(r.chip for r in all_):
+        own = [r for r in all_ if r.chip == chip]
         if known and len({r.source for r in own}) < 2: continue
-        p = pool([r for r in rows if r.chip != chip])
+        p = pool([r for r in all_ if r.chip != chip]) if rows else _without(chip)
         for where in dict.fromkeys((r.machine, r.kind, r.engine, r.source) for r in own): # one person's speeds with one engine are no probes of another's
             mine = [r for r in own if (r.machine, r.kind, r.engine, r.source) == where]
             others = [r for r in own if known and r.kind == where[1] and r.source != where[3]]
