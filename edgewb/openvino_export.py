@@ -216,10 +216,10 @@ def _plainer(n, graph, aten) -> None:
             x.meta = n.meta
         n.replace_all_uses_with(x)
         graph.erase_node(n)
-    elif name in _SAME and (not n.target._schema.is_mutable or _alone(n)):
+    elif name in _SAME and (_alone(n) if n.target._schema.is_mutable else x.meta['val'].dtype == value.dtype): # a softmax may change the type
         packet, overload = _SAME[name].split('.')
         n.target = getattr(getattr(aten, packet), overload)
-        if name == 'softmax.int': n.args = (*n.args[:2], False)
+        if name == 'softmax.int': n.args, n.kwargs = (*n.args[:2], False), {}
 
 # %% ../nbs/07a_openvino_export.ipynb #039cdad7
 def _direct(program):
