@@ -848,6 +848,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edgewb.mutants.Towards': ('mutants.html#towards', 'edgewb/mutants.py'),
                                 'edgewb.mutants.Towards.__repr__': ('mutants.html#towards.__repr__', 'edgewb/mutants.py'),
                                 'edgewb.mutants.Towards.verdict': ('mutants.html#towards.verdict', 'edgewb/mutants.py'),
+                                'edgewb.mutants._code': ('mutants.html#_code', 'edgewb/mutants.py'),
                                 'edgewb.mutants._frequencies': ('mutants.html#_frequencies', 'edgewb/mutants.py'),
                                 'edgewb.mutants._key': ('mutants.html#_key', 'edgewb/mutants.py'),
                                 'edgewb.mutants._layers': ('mutants.html#_layers', 'edgewb/mutants.py'),

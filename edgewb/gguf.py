@@ -258,7 +258,7 @@ def shards(
     files = [path.with_name(f'{m[1]}-{i:05d}-of-{m[3]}.gguf') for i in range(1, int(m[3]) + 1)]
     gone = [f.name for f in files if not f.is_file()]
     if gone: raise BadBuild(f'{path.name} is one of {len(files)} shards and {", ".join(gone[:3])}{" …" if len(gone) > 3 else ""} '
-                            f'{"is" if len(gone) == 1 else "are"} not beside it: put all of them into one folder.')
+                            f'{"is" if len(gone) == 1 else "are"} missing in its folder: put all of them into one.')
     return files
 
 # %% ../nbs/03b_gguf.ipynb #b33d3dcb

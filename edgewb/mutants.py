@@ -302,6 +302,13 @@ def _store(conn: Any, found: dict[str, np.ndarray], out: str):
     conn.send(('done', None))
 
 # %% ../nbs/17_mutants.ipynb #7c0e51a6
+def _code(work: str) -> str:
+    "Of the modules that make references: an edited mutant makes them anew."
+    import hashlib
+    from importlib.util import find_spec
+    files = [find_spec(m).origin for m in sorted({'edgewb.mutants', work.split(':')[0]})]
+    return hashlib.sha256(b''.join(Path(f).read_bytes() for f in files)).hexdigest()[:8]
+
 def _stored(
     key: str,  # what the file is called
     work: str, # what makes it: 'module:function', which ends with `_store`
@@ -311,7 +318,7 @@ def _stored(
     "The arrays of a file in the cache. Where there is none, a worker makes it while others wait."
     from filelock import FileLock
     from edgewb.worker import Worker
-    file = cache_dir('reference')/f'{key}.npz'
+    file = cache_dir('reference')/f'{key}-{_code(work)}.npz'
     with FileLock(f'{file}.lock'):
         if not file.exists():
             w = Worker(work, name='the reference', **kw, out=str(file))

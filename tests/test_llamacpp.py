@@ -370,7 +370,7 @@ def test_shards(f32, exact, ids, rows, tmp_path):
     assert np.abs(e.eval(ids[:100]) - rows[99]).max() < NOISE
     e.close()
     files[1].rename(tmp_path/'away')
-    with pytest.raises(core.BadBuild, match='nano-00002-of-00003.gguf is not beside it'): Engine(files[0])
+    with pytest.raises(core.BadBuild, match='nano-00002-of-00003.gguf is missing in its folder'): Engine(files[0])
     (tmp_path/'away').rename(tmp_path/'lone.gguf')
     with pytest.raises(core.BadBuild, match='one of 3 shards'): Engine(tmp_path/'lone.gguf')
 
