@@ -258,7 +258,7 @@ def test_make_has_the_target(target):
 
 def test_tests_of_a_file_stay_in_one_process():
     "Apart, they open the same sessions twice, and one may miss what another made."
-    files = ['test_tools.py', 'test_protocol.py']
+    files = ['test_tools.py', 'test_hardware.py']
     ran = subprocess.run([sys.executable, '-m', 'pytest', '-n', '2', '--no-loadscope-reorder', '-v', '-p', 'no:cacheprovider', *(f'tests/{f}' for f in files)], cwd=ROOT, capture_output=True, text=True,
                          stdin=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')})
     where = {f: set(re.findall(rf'\[(gw\d)\] \[ *\d+%\] PASSED tests/{f}', ran.stdout)) for f in files}
