@@ -233,7 +233,7 @@ def test_export_of(name, tmp_path):
     e.close()
 
 def test_a_decoder_is_traced_once(tmp_path, monkeypatch):
-    "OpenVINO's way takes three times as long."
+    "OpenVINO's own way would have torch trace it again, which takes longer than all the rest."
     import torch
     def twice(*args, **kw): raise AssertionError('a second trace')
     monkeypatch.setattr(torch.export.ExportedProgram, 'run_decompositions', twice)
@@ -362,5 +362,3 @@ def test_ctrl_c_after_two_engines(f32):
             "try: os.kill(os.getpid(), signal.SIGINT); time.sleep(10)\nexcept KeyboardInterrupt: print('interrupted')")
     said = subprocess.run([sys.executable, '-c', code, str(f32)], capture_output=True, text=True)
     assert said.stdout == 'interrupted\n', (said.returncode, said.stderr[-2000:])
-
-
